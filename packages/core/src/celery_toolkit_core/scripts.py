@@ -1,0 +1,86 @@
+"""Lua scripts: read from package data once, with their includes, and bound to a client."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+import redis.exceptions
+
+from .connection import server_name
+from .errors import RedisFull, RedisUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from redis.commands.core import Script
+
+_INCLUDE = re.compile(r"^--@include ([a-z_]+):([a-z_]+)[ \t]*$", re.MULTILINE)
+
+
+class Scripts:
+    """The Lua scripts of one package, bound to one client.
+
+    A script is ``lua/<name>.lua`` beside the package's modules. A line ``--@include package:name`` stands for that
+    other file of Lua functions, taken in once. Loading and NOSCRIPT are redis-py's business.
+
+    Args:
+        client: A `redis.Redis` (or `RedisCluster`) that answers bytes.
+        package: The import name of the package that owns the scripts.
+    """
+
+    def __init__(self, client: Any, package: str) -> None:
+        self.client = client
+        self.package = package
+        self._bound: dict[str, Script] = {}
+
+    def run(self, name: str, keys: Sequence[str], args: Sequence[Any] = (), *, client: Any = None) -> Any:
+        """Run one script: one round trip, or three the first time a server meets it.
+
+        Args:
+            name: The script's file name without ``.lua``.
+            keys: Every key that the script touches; all of one hash tag.
+            args: Its arguments: str, bytes, int or float.
+            client: A pipeline to queue the call in instead; the answer is then the pipeline's.
+
+        Raises:
+            RedisUnavailable: The server is away, or did not answer within the client's timeout.
+            RedisFull: The server is at ``maxmemory`` and the script had something to add.
+        """
+        script = self._bound.get(name)
+        if script is None:
+            script = self._bound[name] = self.client.register_script(source(self.package, name))
+        try:
+            return script(keys=list(keys), args=list(args), client=client)
+        except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
+            server = server_name(self.client)
+            raise RedisUnavailable(
+                f"Redis at {server} cannot be reached ({type(error).__name__}); check that it runs and that the URL fits",
+                server=server,
+            ) from error
+        except redis.exceptions.ResponseError as error:
+            if "OOM" not in str(error):
+                raise
+            server = server_name(self.client)
+            raise RedisFull(
+                f"Redis at {server} is out of memory; raise maxmemory or remove data", server=server
+            ) from error
+
+
+@lru_cache(maxsize=None)
+def source(package: str, name: str) -> str:
+    """The text of one script with its includes; each include stands once, at its first mention."""
+    return _expand(package, name, set())
+
+
+def _expand(package: str, name: str, seen: set[tuple[str, str]]) -> str:
+    seen.add((package, name))
+    text = files(package).joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")
+
+    def include(match: re.Match[str]) -> str:
+        wanted = (match[1], match[2])
+        return "" if wanted in seen else _expand(*wanted, seen)
+
+    return _INCLUDE.sub(include, text)
