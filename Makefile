@@ -1,0 +1,64 @@
+# Celery Toolkit. Every target works on a fresh Linux machine with make and Python 3.10 or newer: what is missing is
+# brought into this folder (.tools, .venv, .cache), nothing into your home.
+
+SHELL := /bin/sh
+UV = "$$(sh tools/uv.sh)"
+PYTHON = .venv/bin/python
+# Two processes fit the small machines that we test on; each has servers of its own.
+PYTEST = $(PYTHON) -m pytest -n $(or $(JOBS),2) --dist worksteal
+# Only the public index may reach the lock, whatever this machine's settings say.
+NO_INDEX = env -u UV_INDEX -u UV_INDEX_URL -u UV_DEFAULT_INDEX -u UV_EXTRA_INDEX_URL -u UV_FIND_LINKS
+PACKAGES = core heimdall ranch chain-router showcase-presets
+
+export UV_PYTHON_DOWNLOADS = never
+
+.DEFAULT_GOAL := help
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "  make test-PACKAGE       Test one of: $(PACKAGES)"
+
+demo: ## See each piece do its job: real server, real workers, a page of pictures in .demo/
+	@sh tools/demo.sh
+
+sync: ## Bring the development environment into .venv
+	@$(UV) sync --frozen --all-packages --quiet
+
+test-all: sync ## Run every test; what needs a server that is not there is skipped with the reason
+	$(PYTEST)
+
+$(addprefix test-,$(PACKAGES)): test-%: sync
+	$(PYTEST) packages/$*
+
+test-integration: sync ## Test the pieces together
+	$(PYTEST) tests-integration
+
+check: sync ## Style, types, the tree's arrows, the lock
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy packages/*/src tools/testkit/src
+	.venv/bin/mypy --python-version 3.11 tools/*.py
+	$(PYTHON) tools/check_tree.py
+	@$(NO_INDEX) $(UV) lock --check --quiet
+
+lock: ## Write uv.lock anew; nothing else does
+	@$(NO_INDEX) $(UV) lock
+
+build: sync ## Build all wheels and source archives into dist/
+	@rm -rf dist
+	@for package in $(PACKAGES); do $(UV) build --quiet --out-dir dist packages/$$package || exit 1; done
+	@ls dist
+
+smoke: build ## Install each wheel alone with core in a clean environment and run its command
+	$(PYTHON) tools/smoke.py dist
+
+bench: sync ## Measure: Redis round trips first, then ratios to plain Celery in the same run
+	$(PYTHON) tools/bench/run.py $(ARGS)
+
+docs: sync ## Build the documentation site into site/, strictly
+	@$(UV) run --frozen --no-sync --group docs mkdocs build --strict --quiet --config-file .mkdocs.yml
+
+clean: ## Remove what the targets above have made
+	rm -rf .venv .tools .cache .demo dist site
+
+.PHONY: help demo sync test-all test-integration check lock build smoke bench docs clean $(addprefix test-,$(PACKAGES))
