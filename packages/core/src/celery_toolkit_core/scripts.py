@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-import redis.exceptions
-
-from .connection import server_name
-from .errors import RedisFull, RedisUnavailable
+from .connection import DRIVER_ERRORS, explain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,22 +51,11 @@ class Scripts:
             script = self._bound[name] = self.client.register_script(source(self.package, name))
         try:
             return script(keys=list(keys), args=list(args), client=client)
-        except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
-            server = server_name(self.client)
-            raise RedisUnavailable(
-                f"Redis at {server} cannot be reached ({type(error).__name__}); check that it runs and that the URL fits",
-                server=server,
-            ) from error
-        except redis.exceptions.ResponseError as error:
-            if "OOM" not in str(error):
-                raise
-            server = server_name(self.client)
-            raise RedisFull(
-                f"Redis at {server} is out of memory; raise maxmemory or remove data", server=server
-            ) from error
+        except DRIVER_ERRORS as error:
+            raise explain(error, self.client) from error
 
 
-@lru_cache(maxsize=None)
+@cache
 def source(package: str, name: str) -> str:
     """The text of one script with its includes; each include stands once, at its first mention."""
     return _expand(package, name, set())
@@ -77,7 +63,7 @@ def source(package: str, name: str) -> str:
 
 def _expand(package: str, name: str, seen: set[tuple[str, str]]) -> str:
     seen.add((package, name))
-    text = files(package).joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")
+    text = (files(package) / "lua" / f"{name}.lua").read_text(encoding="utf-8")
 
     def include(match: re.Match[str]) -> str:
         wanted = (match[1], match[2])
