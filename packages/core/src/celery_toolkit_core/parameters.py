@@ -12,12 +12,22 @@ from .errors import InvalidParameter
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+_LONGEST_MS = 100 * 365 * 24 * 3600 * 1000
+
 
 def seconds(parameter: str, value: Any, *, zero: bool = False) -> float:
     """A time span in seconds, from a number or a ``timedelta``; above 0 unless `zero` is allowed."""
     if isinstance(value, timedelta):
         value = value.total_seconds()
     return positive(parameter, value, zero=zero, remedy="give a finite number of seconds above 0, or a timedelta")
+
+
+def milliseconds(parameter: str, value: Any) -> int:
+    """A time span as whole milliseconds for a script, from seconds or a ``timedelta``; 1 ms to 100 years."""
+    span = round(seconds(parameter, value) * 1000)
+    if not 1 <= span <= _LONGEST_MS:
+        raise InvalidParameter(parameter, value, "give at least 0.001 and at most 3153600000 seconds")
+    return span
 
 
 def positive(parameter: str, value: Any, *, zero: bool = False, remedy: str = "give a finite number above 0") -> float:
