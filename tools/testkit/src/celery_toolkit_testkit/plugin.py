@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import importlib
 import os
-from typing import TYPE_CHECKING, NoReturn
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 import redis
+from celery import Celery
 
 from celery_toolkit_core.local_server import LocalServer, ServerNotFound
 
+from .events import PATH_VARIABLE, EventLog
+from .worker import WorkerProcess
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Generator, Iterator
+    from types import ModuleType
+
+_workers_key = pytest.StashKey[list[WorkerProcess]]()
 
 
 def missing(reason: str) -> NoReturn:
@@ -47,3 +57,73 @@ def redis_client(redis_url: str) -> Iterator[redis.Redis]:
     """A client of the private, emptied server; it answers with bytes."""
     with redis.Redis.from_url(redis_url, socket_timeout=10.0) as client:
         yield client
+
+
+@pytest.fixture
+def event_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EventLog:
+    """What tasks wrote with `log_event`, in a file outside Redis; named in the environment of this test's processes."""
+    path = tmp_path / "events.jsonl"
+    monkeypatch.setenv(PATH_VARIABLE, str(path))
+    return EventLog(path)
+
+
+@pytest.fixture
+def celery_environment(redis_url: str, event_log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broker and result backend on the private server, by the environment, for this process and those it starts."""
+    monkeypatch.setenv("CELERY_BROKER_URL", redis_url)
+    monkeypatch.setenv("CELERY_RESULT_BACKEND", redis_url)
+    monkeypatch.setenv("C_FORCE_ROOT", "1")
+
+
+@pytest.fixture
+def celery_app_module(
+    request: pytest.FixtureRequest, celery_environment: None, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[str], ModuleType]]:
+    """Imports a module of the folder ``apps`` beside the test, for this test only, by the name that workers use."""
+    folder = request.path.parent / "apps"
+    monkeypatch.syspath_prepend(folder)
+    before = set(sys.modules)
+    yield importlib.import_module
+    for name, module in list(sys.modules.items()):
+        if name not in before and folder in Path(getattr(module, "__file__", None) or "/").parents:
+            for value in vars(module).values():
+                if isinstance(value, Celery):
+                    value.close()
+            del sys.modules[name]
+
+
+@pytest.fixture
+def celery_worker_process(
+    request: pytest.FixtureRequest, celery_environment: None, tmp_path: Path
+) -> Iterator[Callable[..., WorkerProcess]]:
+    """Starts real workers: ``celery_worker_process("module", pool="prefork", ...)``, see `WorkerProcess`.
+
+    Modules come from the folder ``apps`` beside the test, broker and backend are the private server unless `env` says
+    otherwise. It returns when the worker is ready (``wait=False``: at once). All end with the test; when that fails,
+    their logs are in its report.
+    """
+    workers: list[WorkerProcess] = request.node.stash.setdefault(_workers_key, [])
+
+    def start(module: str, *, wait: bool = True, **options: Any) -> WorkerProcess:
+        number = len(workers) + 1
+        options.setdefault("name", f"w{number}")
+        options.setdefault("path", [request.path.parent / "apps"])
+        worker = WorkerProcess(module, tmp_path / f"worker-{number}.log", **options)
+        workers.append(worker)
+        if wait:
+            worker.wait_ready()
+        return worker
+
+    yield start
+    for worker in workers:
+        worker.destroy()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Put the logs of a failed test's workers into its report."""
+    report = yield
+    if report.failed:
+        for worker in item.stash.get(_workers_key, []):
+            report.sections.append((f"log of worker {worker.name}, pid {worker.pid}", worker.log()))
+    return report
