@@ -1,0 +1,376 @@
+"""One message on its way through a worker's main process: who may hold it up, and who is told how it ends.
+
+A *gate* stands between the received message and Celery's own strategy: it lets the message proceed, or takes it from
+the worker. A *follower* is told, in the main process and whatever the pool, when the body starts and how the task
+ends. Both meet in the `Delivery`. The picture is in ``docs/design/worker.md``.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from celery import Task, signals
+from celery.exceptions import InvalidTaskError
+from celery.utils.time import maybe_iso8601, maybe_make_aware
+from kombu.exceptions import ContentDisallowed, DecodeError
+
+from .messages import StoredMessage
+from .outcomes import Outcome, followed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from celery import Celery
+    from kombu.message import Message
+
+logger = logging.getLogger(__name__)
+
+#: Ranks of gates, in the order in which controls apply: whose turn it is, then whether it may run now.
+TURN = 10
+CONTROL = 20
+
+#: Seconds for which a message is kept before it is given back to the broker when a gate has failed. It bounds how fast
+#: a lasting fault (Redis away) can go round: at most the prefetch count per this many seconds.
+RETURN_DELAY = 1.0
+
+_KEY = "_celery_toolkit_delivery"
+
+# The deliveries of this process that have not ended. Leaving it is what makes an end happen exactly once: with thread
+# pools two threads may come to the same end, and `set.remove` lets one of them through.
+_open: set[Delivery] = set()
+
+
+def open_deliveries() -> tuple[Delivery, ...]:
+    """The deliveries that have neither ended nor been handed back in this process."""
+    return tuple(_open)
+
+
+class Follower:
+    """Is told of the life of a delivery; every method does nothing by default.
+
+    The calls come in the main process, from the event loop or from a thread of the pool, so they must not block for
+    long. What they raise is logged and goes no further.
+    """
+
+    def accepted(self, delivery: Delivery, pid: int) -> None:
+        """The body starts in the process `pid`; with early acknowledgement the message is not acknowledged yet."""
+
+    def ended(self, delivery: Delivery, outcome: Outcome) -> None:
+        """The delivery has ended; told exactly once, unless `handed_back` is."""
+
+    def handed_back(self, delivery: Delivery) -> None:
+        """A gate took the message from the worker without its having run; it is about to be acknowledged."""
+
+
+class Gate:
+    """Stands between the received message and Celery's own strategy."""
+
+    #: `TURN` or `CONTROL`; lower ranks see the message first.
+    rank: ClassVar[int]
+
+    def __call__(self, delivery: Delivery, proceed: Callable[[], None]) -> None:
+        """Call `proceed` once, or take the message and call ``delivery.hand_back()``.
+
+        A gate that raises, or does neither, does not lose the message: it goes back to the broker after `RETURN_DELAY`.
+        """
+        raise NotImplementedError
+
+
+class Delivery:
+    """One received message, until the task that it starts has ended.
+
+    Args:
+        message: The message; for work that rides on another message, what `StoredMessage.rebuild` made.
+        payload: Its decoded payload where Celery has one already, else ``None``.
+        ack: Acknowledges what the broker delivered.
+        reject: Rejects it.
+        callbacks: What Celery calls with the request.
+        consumer: The worker's consumer.
+
+    Attributes:
+        request: Celery's request, from the moment the task is received until it has ended.
+        pid: The process that runs the body, once it has started.
+        runtime: Seconds that the body took, known when it has returned or raised.
+        marks: What gates and strategies of this process want to tell each other; never leaves the process.
+    """
+
+    def __init__(
+        self,
+        message: Message,
+        payload: Any,
+        ack: Callable[..., Any],
+        reject: Callable[..., Any],
+        callbacks: Any,
+        consumer: Any,
+    ) -> None:
+        self.message = message
+        self.payload = payload
+        self.callbacks = callbacks
+        self.consumer = consumer
+        self.request: Any = None
+        self.pid: int | None = None
+        self.runtime: float | None = None
+        self.marks: set[str] = set()
+        self._ack = ack
+        self._reject = reject
+        self._followers: list[Follower] = []
+        self._stored: StoredMessage | None = None
+        self._with_celery = False
+        self._celery_error: BaseException | None = None
+        message.__dict__[_KEY] = self
+        _open.add(self)
+
+    @classmethod
+    def of(cls, message: Message) -> Delivery | None:
+        """The open delivery that this message belongs to."""
+        return message.__dict__.get(_KEY)
+
+    @property
+    def stored(self) -> StoredMessage:
+        """The message as it can be kept, captured at the first use."""
+        if self._stored is None:
+            self._stored = StoredMessage.capture(self.message)
+        return self._stored
+
+    @property
+    def task_id(self) -> str:
+        """The id of the task."""
+        return str(self.message.headers["id"])
+
+    @property
+    def task_name(self) -> str:
+        """The registered name of the task."""
+        return str(self.message.headers["task"])
+
+    @property
+    def queue(self) -> str:
+        """The queue that the message came from, as far as the message tells.
+
+        With the default exchange that is the routing key. With another one it is the queue of this worker that has this
+        exchange and routing key, else again the routing key.
+        """
+        where = self.message.delivery_info or {}
+        exchange, routing_key = where.get("exchange") or "", where.get("routing_key") or ""
+        if exchange:
+            for queue in self.consumer.app.amqp.queues.consume_from.values():
+                if queue.exchange.name == exchange and queue.routing_key == routing_key:
+                    return str(queue.name)
+        return str(routing_key)
+
+    @property
+    def ack(self) -> Callable[..., Any]:
+        """Acknowledges what the broker delivered, and notes the end where Celery has no request for it yet."""
+        return _Answer(self._ack, self._acknowledged)
+
+    @property
+    def reject(self) -> Callable[..., Any]:
+        """Rejects what the broker delivered, and notes the end where Celery has no request for it yet."""
+        return _Answer(self._reject, self._rejected)
+
+    def follow(self, follower: Follower) -> None:
+        """Tell `follower` of everything that happens from now on; followers are told in the order of their coming."""
+        self._followers.append(follower)
+
+    def hand_back(self) -> None:
+        """The message was taken without having run: tell the followers, then acknowledge what the broker delivered."""
+        if self._leave():
+            self._tell("handed_back")
+            self._close()
+            self._ack(logger, self.consumer.connection_errors)
+
+    def hand_over(self) -> None:
+        """Give the message to the strategy of its task, as the consumer does with what it receives.
+
+        For a strategy that hands a *different* message on than the one that it was called with.
+        """
+        consumer = self.consumer
+        strategy = consumer.strategies.get(self.task_name)
+        if strategy is None:
+            consumer.on_unknown_task(None, self.message, KeyError(self.task_name))
+            self.end("unknown")
+            return
+        try:
+            self._start(strategy)
+        except (InvalidTaskError, ContentDisallowed) as error:
+            consumer.on_invalid_task(self.payload, self.message, error)
+        except DecodeError as error:
+            consumer.on_decode_error(self.message, error)
+
+    def pass_gates(self, gates: Sequence[Gate], strategy: Callable[..., Any]) -> None:
+        """Lead the message through the gates and then to Celery's strategy."""
+
+        def proceed_from(index: int) -> None:
+            if index < len(gates):
+                gates[index](self, lambda: proceed_from(index + 1))
+            elif self._with_celery:
+                raise RuntimeError(f"a gate of {self.task_name} let the message proceed twice")
+            else:
+                self._start(strategy)
+
+        try:
+            proceed_from(0)
+        except Exception as error:
+            if error is self._celery_error:
+                raise  # Not the gates' doing: Celery's consumer knows what to do.
+            logger.exception("A gate failed for task %s[%s]", self.task_name, self.task_id)
+            if not self._with_celery:
+                self._return_later()
+        else:
+            if not self._with_celery and self in _open:
+                logger.error("A gate kept task %s[%s] without handing it back", self.task_name, self.task_id)
+                self._return_later()
+
+    def accept(self, pid: int) -> None:
+        """Tell the followers that the body starts in the process `pid`."""
+        if self in _open:
+            self.pid = pid
+            self._tell("accepted", pid)
+
+    def end(self, outcome: Outcome) -> None:
+        """Tell the followers how it ended; what comes after the first end is ignored."""
+        if self._leave():
+            self._tell("ended", outcome)
+            self._close()
+
+    def _start(self, strategy: Callable[..., Any]) -> None:
+        self._with_celery = True
+        try:
+            strategy(self.message, self.payload, self.ack, self.reject, self.callbacks)
+        except Exception as error:
+            self._celery_error = error
+            if isinstance(error, (InvalidTaskError, ContentDisallowed, DecodeError)):
+                self.end("rejected")
+            # After any other error Celery's consumer starts anew, or the worker ends: `forget_dropped` and the
+            # follower's own lease see to the rest.
+            raise
+
+    def _return_later(self) -> None:
+        self.consumer.timer.call_after(RETURN_DELAY, self._return)
+
+    def _return(self) -> None:
+        # After a reconnect in between the broker has the message already, and its tag means nothing any more.
+        if self in _open:
+            self.reject(logger, self.consumer.connection_errors, True)
+
+    def _acknowledged(self, *_: Any) -> None:
+        # Once there is a request, its own hooks tell the end. Before that Celery acknowledges only what it has found
+        # revoked or expired.
+        if self.request is None and self in _open:
+            self.end("expired" if _is_past(self.message.headers.get("expires"), self.consumer.app) else "revoked")
+
+    def _rejected(self, _logger: Any, _errors: Any, requeue: bool = False) -> None:
+        if self.request is None:
+            self.end("requeued" if requeue else "rejected")
+
+    def _leave(self) -> bool:
+        try:
+            _open.remove(self)
+        except KeyError:
+            return False
+        return True
+
+    def _tell(self, what: str, *args: Any) -> None:
+        for follower in self._followers:
+            try:
+                getattr(follower, what)(self, *args)
+            except Exception:
+                logger.exception("A follower failed when task %s[%s] %s", self.task_name, self.task_id, what)
+
+    def _close(self) -> None:
+        # Breaks the circles over the message and the request: no work for the collector.
+        self.message.__dict__.pop(_KEY, None)
+        self.request = None
+
+
+if TYPE_CHECKING:
+    _Task = Task[Any, Any]  # generic in the stubs only
+else:
+    _Task = Task
+
+
+class GatedTask(_Task):
+    """Abstract base of tasks whose messages pass gates; the order of several such bases does not matter."""
+
+    abstract = True
+
+    def gates(self, consumer: Any) -> list[Gate]:
+        """The gates of this task in this worker: ``[*super().gates(consumer), MyGate(...)]``."""
+        return []
+
+    def start_strategy(self, app: Celery, consumer: Any, **options: Any) -> Any:
+        """Compose the gates, sorted by rank, around the strategy that the task would have without them."""
+        strategy = super().start_strategy(app, consumer, **options)
+        forget_dropped(consumer)
+        gates = sorted(self.gates(consumer), key=lambda gate: gate.rank)
+        if not gates:
+            return strategy
+
+        def gated(message: Message, payload: Any, ack: Any, reject: Any, callbacks: Any, **extra: Any) -> None:
+            if "task" not in message.headers or "id" not in message.headers:
+                # Message protocol 1 has nothing in its headers that gates could read.
+                strategy(message, payload, ack, reject, callbacks, **extra)
+                return
+            delivery = Delivery.of(message) or Delivery(message, payload, ack, reject, callbacks, consumer)
+            delivery.pass_gates(gates, strategy)
+
+        return gated
+
+
+def forget_dropped(consumer: Any) -> None:
+    """End the deliveries that Celery dropped with a broken connection: the broker will deliver them again.
+
+    Called at each start of a consumer. A body that has started, or will because the pool has the job, goes on.
+    """
+    if consumer.restart_count <= 0:
+        return
+    # The prefork pool drops what no child has accepted yet; other pools run whatever they were given.
+    pool_drops = consumer.pool.uses_semaphore
+    for delivery in open_deliveries():
+        given = delivery.request is not None and delivery.request._apply_result is not None
+        if delivery.pid is None and (pool_drops or not given):
+            delivery.end("requeued")
+
+
+class _Answer:
+    """An acknowledgement or rejection that is noticed; in all else the promise that Celery made."""
+
+    __slots__ = ("_notice", "_promise")
+
+    def __init__(self, promise: Callable[..., Any], notice: Callable[..., None]) -> None:
+        self._promise = promise
+        self._notice = notice
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        answer = self._promise(*args, **kwargs)
+        self._notice(*args, **kwargs)
+        return answer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._promise, name)
+
+
+@signals.task_received.connect(weak=False, dispatch_uid=_KEY)
+def _bind(request: Any = None, **_: Any) -> None:
+    delivery = Delivery.of(request._message)
+    if delivery is not None:
+        delivery.request = request
+        request._delivery = delivery
+        request.__class__ = followed(type(request))
+
+
+@signals.worker_shutdown.connect(weak=False, dispatch_uid=_KEY)
+def _hand_back_the_rest(**_: Any) -> None:
+    # Warm shutdown: the bodies have finished, and kombu gives back what was received and never started.
+    for delivery in open_deliveries():
+        delivery.end("requeued")
+
+
+def _is_past(expires: Any, app: Celery) -> bool:
+    """Whether a message's ``expires`` header lies in the past, read as Celery's request reads it."""
+    with suppress(AttributeError, TypeError, ValueError):
+        moment = maybe_iso8601(expires)
+        return moment is not None and datetime.now(timezone.utc) > maybe_make_aware(moment, app.timezone)
+    return False
