@@ -147,7 +147,10 @@ class Leases:
         return [bool(answer) for answer in self._scripts.run("lease_renew", keys, args)] if keys else []
 
     def release(self, name: str, token: str) -> bool:
-        """Give the permit back, if `token` holds it. False: it held nothing, which is also a replay's answer."""
+        """Give the permit back, if `token` holds it. False: it held nothing (any more).
+
+        Asked again within 10 s, the answer is the same.
+        """
         return bool(self._scripts.run("lease_release", self._names(name), [parameters.text("token", token)]))
 
     def inspect(self, name: str) -> LeaseState:

@@ -278,7 +278,10 @@ class Limiter:
         return refusal(demands, answer[1:])
 
     def release(self, demands: Sequence[Demand], *, token: str) -> bool:
-        """Free the slots that `token` holds. False: it held none, which is also a replay's answer."""
+        """Free the slots that `token` holds. False: it held none (any more).
+
+        Asked again within 10 s, the answer is the same.
+        """
         keys = self._take_keys(demands, token)
         return bool(self._scripts.run("limits_release", keys, [token, *script_args(demands)]))
 

@@ -1,23 +1,26 @@
 -- Leases: at most `permits` tokens hold a name at a time, each until its end unless it renews. Include file.
 --
 -- Data model of one name
---   holders  ZSET  token -> the lease's end (ms). A member whose end has come holds nothing. The key expires with the
---                  last end.
---   fences   HASH  token -> its fence; field '' -> the last fence given out. The key outlives the last end by
---                  FENCE_MEMORY_MS. `false` instead of a key: leases without fences (slots of a concurrency limit).
+--   holders  ZSET  token -> the lease's end (ms). A member whose end has come holds nothing. A token that gave its lease
+--                  back stays for RELEASE_MEMORY_MS as -(end of that memory), so that a replayed release gets the same
+--                  answer.
+--   fences   HASH  token -> its fence; field '' -> the last fence given out. `false` instead of a key: leases without
+--                  fences (slots of a concurrency limit).
+-- Both keys expire FENCE_MEMORY_MS after the last end; holders without fences expire with the last end.
 -- A fence is max(last fence + 1, now in microseconds). So it rises even when the hash has expired or the server came
 -- back without data; the hash is kept only to bridge a clock that steps back.
 --
 -- Contract, for scripts that decide more than a lease (all O(log holders)):
---   lease_held(holders, token, now_ms)                                      -> end in ms, or nil; writes nothing
---   lease_sweep(holders, fences, now_ms)                                    -> number of live holders; removes the ended
---   lease_first_end(holders)                                                -> earliest end in ms, token; nil when none
---   lease_acquire(holders, fences, token, permits, ttl_ms, now_us)          -> true, fence | false. The holder itself
---                                                                              gets its own fence again, and a new end.
---   lease_renew(holders, fences, token, ttl_ms, now_ms)                     -> true | false (not the holder any more)
---   lease_release(holders, fences, token, now_ms)                           -> true | false (held nothing)
+--   lease_held(holders, token, now_ms)                                  -> end in ms, or nil; writes nothing
+--   lease_sweep(holders, fences, now_ms)                                -> number of live holders; forgets the ended
+--   lease_first_end(holders, now_ms)                                    -> earliest end in ms, token; nil when none
+--   lease_acquire(holders, fences, token, permits, ttl_ms, now_us)      -> true, fence | false. The holder itself gets
+--                                                                          its own fence again, and a new end.
+--   lease_renew(holders, fences, token, ttl_ms, now_ms)                 -> true | false (not the holder any more)
+--   lease_release(holders, fences, token, now_ms)                       -> true | false (held nothing)
 -- renew and release work on a server at maxmemory: their first write needs no memory.
 local FENCE_MEMORY_MS = 600000
+local RELEASE_MEMORY_MS = 10000
 
 local function lease_held(holders, token, now)
   local ends = tonumber(redis.call('ZSCORE', holders, token) or 0)
@@ -26,27 +29,29 @@ end
 
 local function lease_sweep(holders, fences, now)
   if fences then
-    for _, token in ipairs(redis.call('ZRANGEBYSCORE', holders, '-inf', now)) do
+    for _, token in ipairs(redis.call('ZRANGEBYSCORE', holders, 0, now)) do
       redis.call('HDEL', fences, token)
     end
   end
-  redis.call('ZREMRANGEBYSCORE', holders, '-inf', now)
-  return redis.call('ZCARD', holders)
+  redis.call('ZREMRANGEBYSCORE', holders, -now, now)
+  return redis.call('ZCOUNT', holders, now, '+inf')
 end
 
-local function lease_first_end(holders)
-  local first = redis.call('ZRANGE', holders, 0, 0, 'WITHSCORES')
+local function lease_first_end(holders, now)
+  local first = redis.call('ZRANGEBYSCORE', holders, now + 1, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
   return tonumber(first[2]), first[1]
 end
 
+-- The holders stay as long as the fences do, so that a sweep finds whose fences to forget.
 local function lease_expire(holders, fences)
-  local last = tonumber(redis.call('ZRANGE', holders, -1, -1, 'WITHSCORES')[2])
-  if last then
-    redis.call('PEXPIREAT', holders, last)
-    if fences then
-      redis.call('PEXPIREAT', fences, last + FENCE_MEMORY_MS)
-    end
+  local last = tonumber(redis.call('ZRANGE', holders, -1, -1, 'WITHSCORES')[2] or 0)
+  local remembered = -tonumber(redis.call('ZRANGE', holders, 0, 0, 'WITHSCORES')[2] or 0)
+  local ends = math.max(last, remembered)
+  if fences then
+    ends = ends + FENCE_MEMORY_MS
+    redis.call('PEXPIREAT', fences, ends)
   end
+  redis.call('PEXPIREAT', holders, ends)
 end
 
 local function lease_acquire(holders, fences, token, permits, ttl_ms, us)
@@ -58,7 +63,7 @@ local function lease_acquire(holders, fences, token, permits, ttl_ms, us)
   end
   local fence
   if fences then
-    fence = mine and tonumber(redis.call('HGET', fences, token))
+    fence = mine and tonumber(redis.call('HGET', fences, token) or nil)
     if not fence then
       fence = math.max(us, tonumber(redis.call('HGET', fences, '') or 0) + 1)
       redis.call('HSET', fences, '', fence, token, fence)
@@ -80,11 +85,14 @@ local function lease_renew(holders, fences, token, ttl_ms, now)
 end
 
 local function lease_release(holders, fences, token, now)
-  local mine = lease_held(holders, token, now)
-  redis.call('ZREM', holders, token)
-  if fences then
-    redis.call('HDEL', fences, token)
+  local score = tonumber(redis.call('ZSCORE', holders, token) or 0)
+  if score > now then
+    redis.call('ZREM', holders, token)
+    redis.call('ZADD', holders, -(now + RELEASE_MEMORY_MS), token)
+    if fences then
+      redis.call('HDEL', fences, token)
+    end
+    lease_expire(holders, fences)
   end
-  lease_expire(holders, fences)
-  return mine ~= nil
+  return score > now or score < -now
 end

@@ -9,5 +9,6 @@ local held, fence = lease_acquire(KEYS[1], KEYS[2], ARGV[1], tonumber(ARGV[2]), 
 if held then
   return {1, fence, tonumber(ARGV[3])}
 end
-local ends, holder = lease_first_end(KEYS[1])
-return {0, holder, ends - math.floor(us / 1000)}
+local now = math.floor(us / 1000)
+local ends, holder = lease_first_end(KEYS[1], now)
+return {0, holder, ends - now}

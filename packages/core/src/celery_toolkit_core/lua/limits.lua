@@ -93,7 +93,7 @@ local function limit_wait(limit, token, now)
     elseif limit.times == 0 then
       wait = -1
     elseif limit.used >= limit.times then
-      wait = lease_first_end(limit.log) * 1000 - now
+      wait = lease_first_end(limit.log, now_ms) * 1000 - now
     end
   end
   if wait and limit.until_us then
