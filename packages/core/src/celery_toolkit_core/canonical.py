@@ -46,9 +46,26 @@ def canonical_bytes(value: Any) -> bytes:
     return b"".join(parts)
 
 
+def key_bytes(key: Any) -> bytes:
+    """The bytes of a routing key: of text its UTF-8, of anything else its canonical form behind 0xFF.
+
+    No UTF-8 begins with 0xFF, so the two cannot meet; plain text hashes as it does in other systems.
+    """
+    if isinstance(key, str):
+        return str.encode(key, "utf-8", "surrogatepass")
+    return b"\xff" + canonical_bytes(key)
+
+
+# Copying an empty state is nearly twice as fast as making one.
+_empty_state = blake2b(digest_size=8).copy
+_to_int = int.from_bytes
+
+
 def blake2b64(data: bytes) -> int:
     """blake2b with 64 bits: in every Python, the default."""
-    return int.from_bytes(blake2b(data, digest_size=8).digest(), "big")
+    state = _empty_state()
+    state.update(data)
+    return _to_int(state.digest(), "big")
 
 
 def hash64(data: bytes, *, function: HashFunction = blake2b64) -> int:
