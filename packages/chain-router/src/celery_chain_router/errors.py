@@ -1,0 +1,48 @@
+"""The errors of chain-router; every one derives from `ChainRouterError`, carries its data and pickles."""
+
+from __future__ import annotations
+
+from celery_toolkit_core.errors import ToolkitError
+
+
+class ChainRouterError(ToolkitError):
+    """The root of all errors that chain-router raises on purpose, bad parameters apart (`InvalidParameter`)."""
+
+
+class WorkerFileError(ChainRouterError):
+    """The persistent file cannot be read or written; what it held before is still there.
+
+    Attributes:
+        path: The file.
+        reason: What is the matter with it.
+    """
+
+    path: str
+    reason: str
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"persistent_file={path!r} cannot be used: {reason}", path=path, reason=reason)
+
+
+class WorkerNameTaken(ChainRouterError):
+    """A worker of that name is alive; each name has one owner.
+
+    Attributes:
+        name: The worker's name, the part of ``-n`` in front of the ``@``.
+        holder: Who has it: node name and process id.
+    """
+
+    name: str
+    holder: str
+
+    def __init__(self, name: str, holder: str) -> None:
+        super().__init__(
+            f"the worker name {name!r} is taken by {holder}, which is alive; start this one with another -n, "
+            "or without -n to get a free slot",
+            name=name,
+            holder=holder,
+        )
+
+
+class RouterNotFound(ChainRouterError):
+    """The application has no ChainRouter in its ``task_routes``."""

@@ -1,0 +1,46 @@
+"""The mark that the router leaves on a message, in the header ``chain_router``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+HEADER = "chain_router"
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What the router decided for a message.
+
+    A retry copies the headers of its message, so the mark tells a retry, which Celery sends to the queue it came from,
+    apart from a call whose caller has chosen that queue.
+
+    Attributes:
+        queue: Where the message was sent.
+        key: The hash of its key, 64 bits; whoever drains a dead worker's queue finds the new owner by it. ``None``:
+            the caller chose the queue.
+        ring: The fingerprint of the ring that decided.
+    """
+
+    queue: str
+    key: int | None = None
+    ring: str = ""
+
+    def header(self) -> dict[str, Any]:
+        """The mark as a header's value: plain data for every serialiser."""
+        if self.key is None:
+            return {"queue": self.queue, "pinned": True}
+        return {"queue": self.queue, "key": f"{self.key:016x}", "ring": self.ring}
+
+    @classmethod
+    def read(cls, headers: Any) -> Mark | None:
+        """The mark among a message's headers; ``None`` when there is none, or none that makes sense."""
+        value = headers.get(HEADER) if isinstance(headers, dict) else None
+        if not isinstance(value, dict) or not isinstance(value.get("queue"), str):
+            return None
+        if value.get("pinned"):
+            return cls(value["queue"])
+        try:
+            return cls(value["queue"], int(value["key"], 16), str(value.get("ring", "")))
+        except (KeyError, TypeError, ValueError):
+            return None

@@ -1,0 +1,65 @@
+"""What a router was asked for: checked once, at construction."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from celery_toolkit_core.canonical import hash_function
+from celery_toolkit_core.errors import InvalidParameter
+from celery_toolkit_core.parameters import count, flag, text
+from celery_toolkit_core.ring import MOST_VIRTUAL_NODES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Extractor = Callable[[str, tuple[Any, ...], dict[str, Any]], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RouterOptions:
+    """The parameters of `ChainRouter` in their house form."""
+
+    routing_key: str | None
+    extractor: Extractor | None
+    virtual_nodes: int
+    persistent_file: Path | None
+    reset_persistent: bool
+    hash_function: Callable[[bytes], int]
+
+    @classmethod
+    def parse(
+        cls,
+        *,
+        routing_key: Any,
+        routing_key_extractor: Any,
+        virtual_nodes: Any,
+        persistent_file: Any,
+        reset_persistent: Any,
+        hash: Any,
+    ) -> RouterOptions:
+        """Check each parameter.
+
+        Raises:
+            InvalidParameter: One of them cannot be meant.
+        """
+        if routing_key_extractor is not None and not callable(routing_key_extractor):
+            raise InvalidParameter(
+                "routing_key_extractor", routing_key_extractor, "give a function (task_name, args, kwargs) -> key"
+            )
+        return cls(
+            routing_key=None if routing_key is None else text("routing_key", routing_key),
+            extractor=routing_key_extractor,
+            virtual_nodes=count("virtual_nodes", virtual_nodes, most=MOST_VIRTUAL_NODES),
+            persistent_file=None if persistent_file is None else _path(persistent_file),
+            reset_persistent=flag("reset_persistent", reset_persistent),
+            hash_function=hash if callable(hash) else hash_function(hash),
+        )
+
+
+def _path(value: Any) -> Path:
+    if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
+        raise InvalidParameter("persistent_file", value, "give the path of a file")
+    return Path(os.fspath(value)).expanduser()
