@@ -1,0 +1,270 @@
+"""The backlog in Redis: what waits, whose turn it is, what is in flight. One script per operation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import uuid4
+
+from celery_toolkit_core.keys import digest
+from celery_toolkit_core.scripts import Scripts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from celery_toolkit_core.keys import KeySpace
+
+#: The structures of ``lua/backlog.lua``, in the order of its KEYS.
+STRUCTURES = (
+    "entries",
+    "messages",
+    "waiting",
+    "ready",
+    "held",
+    "idle",
+    "turns",
+    "clocks",
+    "inflight",
+    "claims",
+    "scheduled",
+    "clients",
+    "addresses",
+    "counters",
+    "ended",
+    "queued",
+    "reissued",
+    "profiles",
+    "active",
+    "dead",
+)
+
+#: Entries of one kind that one run of the periodic care takes up.
+TEND_BATCH = 100
+
+
+class Report(NamedTuple):
+    """What a worker tells of an entry it has claimed; see ``lua/settle.lua``."""
+
+    kind: str
+    entry: str
+    token: str
+    a: str = ""
+    b: str = ""
+
+
+class Tickets(NamedTuple):
+    """Tickets that somebody has to publish: `count` of them to `address`."""
+
+    address: bytes
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """One task on its way into the backlog.
+
+    Attributes:
+        message: The bytes of its Celery message.
+        queue: Digest of its queue.
+        address: Where tickets of that queue are published; opaque here.
+        client: Digest of the client.
+        label: The client's key as the user wrote it.
+        cost: What one turn costs; ``"runtime"`` for seconds, estimated and later corrected.
+        rank: Place inside the client, 0 first.
+        delay: Seconds until it is due.
+        task_id: Celery's id.
+        name: The task's name.
+        weighed: The task has a weight function.
+        weight: To be kept for the client from now on, if given.
+        limit: Most tasks of the client that may wait, if the task's options say so.
+    """
+
+    message: bytes
+    queue: str
+    address: bytes
+    client: str
+    label: str
+    cost: float | str = 1.0
+    rank: int = 0
+    delay: float = 0.0
+    task_id: str = ""
+    name: str = ""
+    weighed: bool = False
+    weight: float | None = None
+    limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A task that this worker has claimed and must settle.
+
+    Attributes:
+        entry: Its id in the backlog.
+        token: Ours; whoever has another one cannot settle it.
+        message: The stored bytes.
+        label: The client's key.
+        weight: The client's static weight.
+        attempts: How many workers died with it.
+        weighed: Its task has a weight function, to be evaluated now.
+        profile: The client's tags and custom data, as stored.
+        served_before: When the client was served before this turn, by Redis time in seconds; 0.0 for never.
+    """
+
+    entry: str
+    token: str
+    message: bytes
+    label: str
+    weight: float
+    attempts: int
+    weighed: bool
+    profile: bytes
+    served_before: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a claim brought.
+
+    Attributes:
+        state: ``claimed``, ``empty`` or ``alive`` (see ``lua/claim.lua``).
+        late: How many of the carried reports came too late.
+        tickets: To be published now.
+        claimed: The task, when there is one.
+    """
+
+    state: str
+    late: int
+    tickets: list[Tickets]
+    claimed: Claimed | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Care:
+    """What one run of the periodic care found: tickets to publish, and the tasks that died of too many attempts."""
+
+    tickets: list[Tickets]
+    returned: int
+    abandoned: int
+    dead: list[tuple[str, bytes]]
+
+
+class Backlog:
+    """The tasks of one application that wait for a fair turn.
+
+    Args:
+        client: A Redis client that answers bytes.
+        keys: The key space of the application.
+    """
+
+    def __init__(self, client: Any, keys: KeySpace) -> None:
+        self.client = client
+        self.keys = [keys.key(kind) for kind in STRUCTURES]
+        self.tags = keys.key("tagged")
+        self._scripts = Scripts(client, "celery_ranch")
+
+    def run(self, script: str, args: Sequence[Any] = (), extra_keys: Sequence[str] = ()) -> Any:
+        """Run one of our scripts with the keys of this backlog."""
+        return self._scripts.run(script, [*self.keys, *extra_keys], args)
+
+    def enqueue(self, task: Submission, entry: str | None = None) -> tuple[str, int]:
+        """Put a task into its client's line.
+
+        Args:
+            task: The task.
+            entry: Its id in the backlog, 32 hex digits; the same id twice enqueues once.
+
+        Returns:
+            ``waiting``, ``scheduled``, ``again`` or ``full``, and how many tasks of the client wait.
+        """
+        weight = "" if task.weight is None else repr(task.weight)
+        state, waiting = self.run(
+            "enqueue",
+            [
+                entry or uuid4().hex,
+                task.message,
+                task.queue,
+                task.address,
+                task.client,
+                task.label,
+                task.cost if isinstance(task.cost, str) else repr(task.cost),
+                task.rank,
+                max(0, round(task.delay * 1000)),
+                task.task_id,
+                task.name,
+                "1" if task.weighed else "",
+                weight,
+                "" if task.limit is None else task.limit,
+            ],
+        )
+        return state.decode(), int(waiting)
+
+    def claim(
+        self,
+        queue: str,
+        ticket: str,
+        token: str,
+        *,
+        lease: float,
+        max_attempts: int,
+        reports: Sequence[Report] = (),
+    ) -> Answer:
+        """Settle what `reports` say and claim the fairest task of `queue` for the holder of `ticket`."""
+        answer = self.run(
+            "claim",
+            [ticket, queue, token, round(lease * 1000), max_attempts, len(reports), *(x for r in reports for x in r)],
+        )
+        state, late, tickets = answer[0].decode(), int(answer[1]), _tickets(answer[2])
+        if state != "claimed":
+            return Answer(state, late, tickets)
+        entry, message, label, weight, attempts, weighed, profile, before = answer[3:]
+        claimed = Claimed(
+            entry.decode(),
+            token,
+            message,
+            label.decode(),
+            float(weight),
+            int(attempts),
+            bool(weighed),
+            profile,
+            int(before) / 1000,
+        )
+        return Answer(state, late, tickets, claimed)
+
+    def report(self, reports: Sequence[Report]) -> tuple[int, list[Tickets]]:
+        """Settle without a claim: how many reports came too late, and tickets to publish."""
+        late, tickets = self.run("report", [len(reports), *(x for r in reports for x in r)])
+        return int(late), _tickets(tickets)
+
+    def renew(self, held: Sequence[tuple[str, str]], *, lease: float) -> list[str]:
+        """Renew the leases of (entry, token); the entries that are not ours any more."""
+        lost = self.run("renew", [round(lease * 1000), *(x for pair in held for x in pair)])
+        return [entry.decode() for entry in lost]
+
+    def tend(self, *, max_attempts: int, client_ttl: float | None = None, idle_queues: Sequence[str] = ()) -> Care:
+        """Take back what dead workers held, line up what is due, see to missing tickets."""
+        ttl_ms = 0 if client_ttl is None else round(client_ttl * 1000)
+        tickets, returned, abandoned, dead = self.run("tend", [max_attempts, TEND_BATCH, ttl_ms, *idle_queues])
+        gone = [(dead[at].decode(), dead[at + 1]) for at in range(0, len(dead), 2)]
+        return Care(_tickets(tickets), int(returned), int(abandoned), gone)
+
+    def audit(self) -> dict[str, int]:
+        """Where every task ever submitted is, at one moment; see `celery_ranch.audit`."""
+        names = (
+            "submitted scheduled waiting in_flight dead done expired revoked abandoned handed_back purged "
+            "clients entries messages"
+        )
+        return dict(zip(names.split(), map(int, self.run("audit")), strict=True))
+
+
+def queue_of(exchange: str, routing_key: str) -> str:
+    """The digest that stands for one queue: the place where its messages are published."""
+    return digest(exchange, routing_key)
+
+
+def client_of(label: str) -> str:
+    """The digest that stands for one client."""
+    return digest(label)
+
+
+def _tickets(flat: list[Any]) -> list[Tickets]:
+    return [Tickets(flat[at], int(flat[at + 1])) for at in range(0, len(flat), 2)]

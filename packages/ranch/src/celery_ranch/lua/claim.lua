@@ -1,0 +1,92 @@
+-- A worker received a ticket: settle what it reports, then claim the fairest waiting task of the ticket's queue.
+-- Replayed with the same ticket and token, it returns the same task again.
+--
+-- KEYS  see backlog.lua
+-- ARGV  1 ticket id, 2 queue, 3 token, 4 lease (ms), 5 most attempts, 6 number of reports, 7... reports (settle.lua)
+-- returns  {state, late reports, tickets to issue (addressed), and when the state is 'claimed' also:
+--           entry id, message, label, weight, attempts so far, weight function?, profile, time of the last claim (ms)}
+--   claimed  a task to run
+--   empty    nothing may run now: this ticket was surplus, or all that waits is held by pauses and caps
+--   alive    the ticket came a second time and what it claimed is in good hands
+--@include celery_toolkit_core:clock
+--@include celery_ranch:backlog
+--@include celery_ranch:settle
+--@include celery_ranch:sweeping
+local ticket, queue, token, lease_ms, most = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
+local now = now_ms()
+-- First a write that needs no memory: Redis then lets a full server take the rest of the script as well.
+redis.call('HDEL', REISSUED, '')
+
+local wanted = {}
+local late = settle(7, tonumber(ARGV[6]), now, wanted)
+
+local function claimed(id, entry, record, before)
+  return {
+    'claimed', late, addressed(wanted), id, redis.call('HGET', MESSAGES, id) or '', record.k, tostring(record.w),
+    entry.a, entry.fn and 1 or 0, redis.call('HGET', PROFILES, entry.c) or '', before or 0,
+  }
+end
+
+local earlier = redis.call('HGET', CLAIMS, ticket)
+if earlier then
+  local entry = entry_of(earlier)
+  if entry and entry.token == token then
+    return claimed(earlier, entry, client_of(entry.c), entry.before)
+  end
+  if tonumber(redis.call('ZSCORE', INFLIGHT, earlier) or 0) > now then
+    return { 'alive', late, addressed(wanted) }
+  end
+  -- Its lease has ended: the task returns to the head of its client, and its client's turn is due again.
+  recover(earlier, entry, now, most, wanted)
+end
+
+local function next_task()
+  while true do
+    local member = first(READY, queue)
+    if not member then return nil end
+    local client = string.sub(member, -32)
+    local turn, record = turn_of(queue, client), client_of(client)
+    local head = first(WAITING, queue .. ':' .. client)
+    if not head or blocked(record) then
+      place(queue, client, record, turn)
+    else
+      local id = string.sub(head, -32)
+      redis.call('ZREM', WAITING, head)
+      redis.call('HINCRBY', QUEUED, queue, -1)
+      local entry = entry_of(id)
+      if entry then return id, entry, client, record, turn end
+      -- What cannot be read is put aside where it is; nobody else's turn suffers.
+      bury(id, nil, 'quarantined', now)
+      record.n = math.max(0, record.n - 1)
+      keep_client(client, record)
+      place(queue, client, record, turn)
+    end
+  end
+end
+
+local id, entry, client, record, turn = next_task()
+if not id then
+  return { 'empty', late, addressed(wanted) }
+end
+local before = record.t
+local weight = entry.fn and record.f or record.w
+local cost = entry.cost == 'runtime' and (record.m or 1) or entry.cost
+entry.step, entry.w, entry.charged = charge(cost, weight), weight, cost
+entry.ticket, entry.token, entry.before, entry.turn, entry.last = ticket, token, before, bump('turns'), turn.last
+record.n, record.r, record.t, record.s = math.max(0, record.n - 1), record.r + 1, now, record.s + 1
+redis.call('ZADD', INFLIGHT, now + lease_ms, id)
+redis.call('HSET', CLAIMS, ticket, id)
+redis.call('ZADD', ACTIVE, now, client)
+keep_entry(id, entry)
+keep_client(client, record)
+redis.call('HSET', CLOCKS, queue, digits(math.max(clock_of(queue), turn.v), 21))
+place(queue, client, record, turn, turn.v + entry.step, entry.turn)
+
+-- Turns that the clock has passed say nothing any more.
+local clock = queue .. ':' .. digits(clock_of(queue), 21)
+local passed = redis.call('ZRANGEBYLEX', IDLE, '[' .. queue .. ':', '(' .. clock, 'LIMIT', 0, 2)
+for _, member in ipairs(passed) do
+  redis.call('ZREM', IDLE, member)
+  redis.call('HDEL', TURNS, queue .. ':' .. string.sub(member, -32))
+end
+return claimed(id, entry, record, before)

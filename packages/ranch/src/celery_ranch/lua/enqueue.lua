@@ -1,0 +1,44 @@
+-- Put one task into the backlog of its client. Replayed with the same entry id it changes nothing.
+--
+-- KEYS  see backlog.lua
+-- ARGV  1 entry id, 2 message, 3 queue, 4 address, 5 client, 6 label, 7 cost (a number or 'runtime'), 8 rank in the
+--       client (0 first), 9 delay (ms, 0 = now), 10 task id, 11 task name, 12 '1' if the task has a weight function,
+--       13 weight to keep for the client ('' = leave it), 14 backlog limit of the task's options ('' = none)
+-- returns  {'waiting' | 'scheduled' | 'again' | 'full', entries of the client that wait}
+--
+-- An entry: q queue, c client, cost, p rank, o order number, a attempts so far, id task id, name, fn weight function?,
+-- at enqueued (ms). While it is in flight also: ticket, token, step (the charge), w (the weight in it), charged (the
+-- cost in it), turn (its number), last (the client's turn before), before (when that was, ms), started.
+--@include celery_toolkit_core:clock
+--@include celery_ranch:backlog
+local id, message, queue, address, client, label = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local now = now_ms()
+
+if redis.call('HEXISTS', ENTRIES, id) == 1 or redis.call('ZSCORE', ENDED, id) then
+  return { 'again', client_of(client, label).n }
+end
+local record = client_of(client, label)
+record.k = label
+local limit = math.min(record.y or math.huge, tonumber(ARGV[14]) or math.huge)
+if record.n >= limit then
+  return { 'full', record.n }
+end
+if ARGV[13] ~= '' then record.w = tonumber(ARGV[13]) end
+record.n = record.n + 1
+bump('submitted')
+redis.call('HSET', MESSAGES, id, message)
+redis.call('HSET', ADDRESSES, queue, address)
+redis.call('ZADD', ACTIVE, now, client)
+local entry = {
+  q = queue, c = client, cost = tonumber(ARGV[7]) or 'runtime', p = tonumber(ARGV[8]), o = bump('order'), a = 0,
+  id = ARGV[10], name = ARGV[11], fn = ARGV[12] == '1', at = now,
+}
+keep_entry(id, entry)
+keep_client(client, record)
+local delay = tonumber(ARGV[9])
+if delay > 0 then
+  redis.call('ZADD', SCHEDULED, now + delay, id)
+  return { 'scheduled', record.n }
+end
+line_up(id, entry, record)
+return { 'waiting', record.n }

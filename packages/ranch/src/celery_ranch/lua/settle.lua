@@ -1,0 +1,86 @@
+-- What workers report of claimed entries; included by claim.lua (reports ride on the next claim) and run alone by
+-- report.lua. A report is five values: kind, entry id, token, a, b.
+--
+--   end    a = outcome, b = seconds that the body ran ('' when it did not)
+--   start  the body has begun and Celery has acknowledged early: from here on it must not be repeated
+--   weigh  a = weight of the client by its weight function: corrects the charge of this turn, counts from now on
+--
+-- A report whose token is not the entry's (ended before, or taken over by another worker) changes nothing.
+
+-- Outcomes that end an entry for good, and the counter of each.
+local COUNTED = { done = 'done', revoked = 'revoked', expired = 'expired', handed_back = 'handed_back' }
+-- Outcomes without a running time after which the client's turn is given back: no worker time was used.
+local REFUNDED = { revoked = true, expired = true, handed_back = true, released = true }
+
+local function move_turn(entry, record, by)
+  local turn = turn_of(entry.q, entry.c)
+  if by ~= 0 and turn.state ~= 'new' then
+    place(entry.q, entry.c, record, turn, math.max(0, turn.v + by))
+  end
+end
+
+-- Give a turn back: the client stands where it stood, unless it was served again meanwhile, which keeps its date.
+local function refund(entry, record)
+  local turn = turn_of(entry.q, entry.c)
+  if turn.state ~= 'new' then
+    local last = turn.last == entry.turn and entry.last or turn.last
+    place(entry.q, entry.c, record, turn, math.max(0, turn.v - entry.step), last)
+  end
+end
+
+local function settle_end(id, entry, outcome, seconds, now, wanted)
+  local record = client_of(entry.c)
+  take_off(id, entry)
+  record.r = math.max(0, record.r - 1)
+  if REFUNDED[outcome] and not seconds then
+    record.s = math.max(0, record.s - 1)
+    refund(entry, record)
+  elseif seconds then
+    -- The mean of the last ten or so: follows a client whose tasks change.
+    record.m = record.m and record.m + (seconds - record.m) / 10 or seconds
+    if entry.cost == 'runtime' then
+      move_turn(entry, record, charge(math.max(seconds, 0.001), entry.w) - entry.step)
+    end
+  end
+  if COUNTED[outcome] then
+    bump(COUNTED[outcome])
+    forget(id, now)
+  elseif outcome == 'quarantined' then
+    bury(id, entry, 'quarantined', now)
+  else
+    -- requeued: the task asked for it; released: taken back from a worker that leaves before the body began
+    record.n = record.n + 1
+    keep_entry(id, entry)
+    line_up(id, entry, record)
+    wanted[entry.q] = (wanted[entry.q] or 0) + 1
+  end
+  unhold(entry.c, record, 1, wanted)
+  keep_client(entry.c, record)
+end
+
+-- Take the reports from ARGV[from] on; `wanted` collects tickets to issue. Returns how many came too late.
+local function settle(from, count, now, wanted)
+  local late = 0
+  for index = 0, count - 1 do
+    local at = from + index * 5
+    local kind, id, token, a, b = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
+    local entry = entry_of(id)
+    if not entry or entry.token ~= token then
+      late = late + 1
+    elseif kind == 'end' then
+      settle_end(id, entry, a, tonumber(b), now, wanted)
+    elseif kind == 'start' then
+      entry.started = true
+      keep_entry(id, entry)
+    elseif kind == 'weigh' then
+      local record = client_of(entry.c)
+      record.f = tonumber(a)
+      local step = charge(entry.charged, record.f)
+      move_turn(entry, record, step - entry.step)
+      entry.step, entry.w = step, record.f
+      keep_entry(id, entry)
+      keep_client(entry.c, record)
+    end
+  end
+  return late
+end

@@ -1,0 +1,58 @@
+-- The periodic care, by any worker at any time: it is one script, so two at once do no harm and nobody need be elected.
+-- Takes back what dead workers held, lines up what is due, and issues tickets where a worker idles beside waiting work.
+--
+-- KEYS  see backlog.lua
+-- ARGV  1 most attempts, 2 most entries of each kind per run, 3 how long idle clients' records live (ms, 0 = for ever),
+--       4... queues in which the calling worker has found nothing for a second
+-- returns  {tickets to issue (addressed), returned, abandoned, {task id, message, ...} of those that are dead now}
+--@include celery_toolkit_core:clock
+--@include celery_ranch:backlog
+--@include celery_ranch:settle
+--@include celery_ranch:sweeping
+local most, batch, ttl_ms = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local now = now_ms()
+redis.call('HDEL', REISSUED, '')
+local wanted, fates, dead = {}, { returned = 0, abandoned = 0, dead = 0, quarantined = 0 }, {}
+
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', INFLIGHT, '-inf', now, 'LIMIT', 0, batch)) do
+  local entry = entry_of(id)
+  local fate = recover(id, entry, now, most, wanted)
+  fates[fate] = fates[fate] + 1
+  if fate == 'dead' then
+    dead[#dead + 1] = entry.id
+    dead[#dead + 1] = redis.call('HGET', MESSAGES, id) or ''
+  end
+end
+
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', SCHEDULED, '-inf', now, 'LIMIT', 0, batch)) do
+  redis.call('ZREM', SCHEDULED, id)
+  local entry = entry_of(id)
+  if entry then
+    line_up(id, entry, client_of(entry.c))
+    wanted[entry.q] = (wanted[entry.q] or 0) + 1
+  else
+    bury(id, nil, 'quarantined', now)
+  end
+end
+
+for index = 4, #ARGV do
+  local queue = ARGV[index]
+  if now - tonumber(redis.call('HGET', REISSUED, queue) or 0) >= 1000 and first(READY, queue) then
+    redis.call('HSET', REISSUED, queue, now)
+    wanted[queue] = math.max(wanted[queue] or 0, math.min(tonumber(redis.call('HGET', QUEUED, queue) or 0), 10 * batch))
+  end
+end
+
+if ttl_ms > 0 then
+  for _, client in ipairs(redis.call('ZRANGEBYSCORE', ACTIVE, '-inf', now - ttl_ms, 'LIMIT', 0, batch)) do
+    local record = client_of(client)
+    redis.call('ZREM', ACTIVE, client)
+    if record.n == 0 and record.r == 0 then
+      redis.call('HDEL', CLIENTS, client)
+      redis.call('HDEL', PROFILES, client)
+    else
+      redis.call('ZADD', ACTIVE, now, client)
+    end
+  end
+end
+return { addressed(wanted), fates.returned, fates.abandoned, dead }
