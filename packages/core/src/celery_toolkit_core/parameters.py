@@ -22,10 +22,10 @@ def seconds(parameter: str, value: Any, *, zero: bool = False) -> float:
     return positive(parameter, value, zero=zero, remedy="give a finite number of seconds above 0, or a timedelta")
 
 
-def milliseconds(parameter: str, value: Any) -> int:
-    """A time span as whole milliseconds for a script, from seconds or a ``timedelta``; 1 ms to 100 years."""
-    span = round(seconds(parameter, value) * 1000)
-    if not 1 <= span <= _LONGEST_MS:
+def milliseconds(parameter: str, value: Any, *, zero: bool = False) -> int:
+    """A time span as whole milliseconds for a script, from seconds or a ``timedelta``; 1 ms to 100 years, or `zero`."""
+    span = round(seconds(parameter, value, zero=zero) * 1000)
+    if not (1 <= span <= _LONGEST_MS or (zero and value == 0)):
         raise InvalidParameter(parameter, value, "give at least 0.001 and at most 3153600000 seconds")
     return span
 
@@ -36,6 +36,13 @@ def positive(parameter: str, value: Any, *, zero: bool = False, remedy: str = "g
         raise InvalidParameter(parameter, value, remedy)
     if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
         raise InvalidParameter(parameter, value, remedy)
+    return float(value)
+
+
+def number(parameter: str, value: Any) -> float:
+    """Any finite number; ``bool`` and ``str`` are refused."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise InvalidParameter(parameter, value, "give a finite number")
     return float(value)
 
 
