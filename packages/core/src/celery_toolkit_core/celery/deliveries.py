@@ -193,11 +193,13 @@ class Delivery:
             self.end("unknown")
             return
         try:
-            self._start(strategy)
+            strategy(self.message, self.payload, self.ack, self.reject, self.callbacks)
         except (InvalidTaskError, ContentDisallowed) as error:
             consumer.on_invalid_task(self.payload, self.message, error)
+            self.end("rejected")
         except DecodeError as error:
             consumer.on_decode_error(self.message, error)
+            self.end("rejected")
 
     def pass_gates(self, gates: Sequence[Gate], strategy: Callable[..., Any]) -> None:
         """Lead the message through the gates and then to Celery's strategy."""
