@@ -5,6 +5,7 @@ from __future__ import annotations
 from .events import EventLog, log_event
 from .polling import eventually
 from .processes import child_pids, frozen, is_alive
+from .proxy import TcpProxy
 from .worker import WorkerProcess
 
-__all__ = ["EventLog", "WorkerProcess", "child_pids", "eventually", "frozen", "is_alive", "log_event"]
+__all__ = ["EventLog", "TcpProxy", "WorkerProcess", "child_pids", "eventually", "frozen", "is_alive", "log_event"]

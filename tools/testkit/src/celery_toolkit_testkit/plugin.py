@@ -15,6 +15,7 @@ from celery import Celery
 from celery_toolkit_core.local_server import LocalServer, ServerNotFound
 
 from .events import PATH_VARIABLE, EventLog
+from .proxy import TcpProxy
 from .worker import WorkerProcess
 
 if TYPE_CHECKING:
@@ -117,6 +118,22 @@ def celery_worker_process(
     yield start
     for worker in workers:
         worker.destroy()
+
+
+@pytest.fixture
+def tcp_proxy(request: pytest.FixtureRequest) -> Iterator[Callable[..., TcpProxy]]:
+    """Puts proxies in front of servers: ``tcp_proxy()`` for the private Redis, ``tcp_proxy(url)`` for any other."""
+    proxies: list[TcpProxy] = []
+
+    def start(url: str | None = None) -> TcpProxy:
+        proxy = TcpProxy(url or request.getfixturevalue("redis_url"))
+        proxy.start()
+        proxies.append(proxy)
+        return proxy
+
+    yield start
+    for proxy in proxies:
+        proxy.close()
 
 
 @pytest.hookimpl(wrapper=True)
