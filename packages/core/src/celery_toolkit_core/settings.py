@@ -61,10 +61,13 @@ def unknown_settings(cls: type[Any], prefix: str, names: Iterable[str]) -> list[
         prefix: The package's prefix.
         names: All names that are configured, ours and others'.
     """
-    known = [f"{prefix}_{each.name}" for each in fields(cls)]
-    unknown = sorted(
-        name
-        for name in {str(name).lower() for name in names}
-        if name.startswith(f"{prefix}_") and name not in known and name != f"{prefix}_redis_url"
-    )
-    return [(name, next(iter(get_close_matches(name, known, n=1)), None)) for name in unknown]
+    # The prefix, which all share, would make every name look near.
+    known = [each.name for each in fields(cls)]
+    given = sorted({str(name).lower() for name in names})
+    fields_given = [name.removeprefix(f"{prefix}_") for name in given if name.startswith(f"{prefix}_")]
+    unknown = []
+    for name in fields_given:
+        if name not in known and name != "redis_url":
+            near = get_close_matches(name, known, n=1)
+            unknown.append((f"{prefix}_{name}", f"{prefix}_{near[0]}" if near else None))
+    return unknown

@@ -68,7 +68,7 @@ class RedisAddress:
 
 def mask(url: str) -> str:
     """The URL with ``**`` in place of every password, also of URLs too odd to parse."""
-    return ";".join(_mask_one(part) for part in _NEXT_HOST.split(url))
+    return ";".join(_mask_one(part) for part in _whole_urls(url))
 
 
 def _mask_one(url: str) -> str:
@@ -169,7 +169,9 @@ def find_redis_url(read: Callable[[str], Any], prefix: str) -> str:
 
 def _first_redis(value: Any) -> str | None:
     urls = list(value) if isinstance(value, (list, tuple)) else [value]
-    found: list[str] = [part for url in urls if isinstance(url, str) for part in _whole_urls(url) if is_redis_url(part)]
+    found: list[str] = [
+        part for url in urls if isinstance(url, str) for part in _whole_urls(url.strip()) if is_redis_url(part)
+    ]
     if not found:
         return None
     # Sentinels and cluster nodes are one service; of plain servers the first is meant.
@@ -180,7 +182,7 @@ def _first_redis(value: Any) -> str | None:
 
 
 def _whole_urls(text: str) -> list[str]:
-    return re.split(r";(?=[A-Za-z+]+://)", text.strip())
+    return re.split(r";(?=[A-Za-z+]+://)", text)
 
 
 def _with_options(url: str, transport: Any, tls: Any) -> str:
