@@ -175,7 +175,7 @@ class HashRing:
         before = 0
         for point in [*sorted({*self._points, *other._points}), _SPACE - 1]:
             # All hashes above `before` up to `point` have one owner in each ring.
-            pair = (self._at(point), other._at(point))
+            pair = (self.at(point), other.at(point))
             if pair[0] != pair[1]:
                 moved[pair] += point + 1 - before
             before = point + 1
@@ -231,7 +231,8 @@ class HashRing:
     def _like(self, nodes: Mapping[str, float]) -> HashRing:
         return HashRing(nodes, virtual_nodes=self._virtual_nodes, function=self._function, points=self._make_points)
 
-    def _at(self, position: int) -> str:
+    def at(self, position: int) -> str:
+        """The node that owns a hash that is known already, from 0 to 2**64 - 1; the ring must have a node."""
         return self._names[self._owners[bisect_left(self._points, position)]]
 
     def _arcs(self) -> Iterator[tuple[int, str]]:
