@@ -97,6 +97,8 @@ def connect(source: Any, *, parameter: str = "redis_url", timeout: float = TIMEO
         if name not in known:
             raise InvalidParameter(name, options[name], f"redis-py has no such option{nearest(name, known)}")
     merged = {name: value for name, value in address.query.items() if name in known} | options
+    if address.kind != "sentinel":
+        merged = {name: value for name, value in merged.items() if name not in _SENTINEL_OPTIONS}
     try:
         return _build(parameter, address, timeout, _typed(merged))
     except ToolkitError:
@@ -139,7 +141,10 @@ def explain(error: Exception, client: Any) -> Exception:
             "check that it runs and that the URL fits",
             server=server,
         )
-    if isinstance(error, redis.exceptions.ResponseError) and "OOM" in str(error):
+    # Before version 7 the server wraps a script's OOM in an error of another class.
+    if isinstance(error, redis.exceptions.OutOfMemoryError) or (
+        isinstance(error, redis.exceptions.ResponseError) and "OOM" in str(error)
+    ):
         return RedisFull(f"Redis at {server} is out of memory; raise maxmemory or remove data", server=server)
     return error
 
@@ -241,12 +246,14 @@ def _sentinel_client(parameter: str, address: RedisAddress, options: dict[str, A
 
 def _checked_client(parameter: str, client: Any) -> Any:
     remedy = "give a redis:// URL or a redis.Redis client"
-    if not callable(getattr(client, "register_script", None)) or not callable(getattr(client, "get_encoder", None)):
-        raise InvalidParameter(parameter, client, remedy)
+    kind = f"{type(client).__module__}.{type(client).__qualname__}"
+    # By its methods, so that clients of Valkey and wrappers that count or trace are taken too.
+    if isinstance(client, type) or not all(hasattr(client, name) for name in ("register_script", "get_encoder")):
+        raise InvalidParameter(parameter, kind, remedy)
     if inspect.iscoroutinefunction(client.execute_command):
-        raise InvalidParameter(parameter, client, f"{remedy}, not an asyncio one")
+        raise InvalidParameter(parameter, kind, f"{remedy}, not an asyncio one")
     if hasattr(client, "command_stack"):
-        raise InvalidParameter(parameter, client, f"{remedy}, not a pipeline")
+        raise InvalidParameter(parameter, kind, f"{remedy}, not a pipeline")
     if client.get_encoder().decode_responses:
         raise InvalidParameter(
             parameter, server_name(client), "our values are bytes: give a client without decode_responses=True"

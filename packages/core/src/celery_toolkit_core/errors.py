@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 
@@ -18,7 +19,8 @@ class ToolkitError(Exception):
         self.__dict__.update(data)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), str(self.args[0]), dict(self.__dict__))
+        data = {name: value if _pickles(value) else _short(value) for name, value in self.__dict__.items()}
+        return _rebuild, (type(self), str(self.args[0]), data)
 
 
 def _rebuild(kind: type[ToolkitError], message: str, data: dict[str, Any]) -> ToolkitError:
@@ -74,6 +76,15 @@ class Quarantined(ToolkitError):
     """
 
     reason: str
+
+
+def _pickles(value: Any) -> bool:
+    # A refused value may be anything: a lock, a generator, a class of the user's __main__.
+    try:
+        pickle.dumps(value)
+    except Exception:  # noqa: BLE001  # whatever its own __reduce__ raises
+        return False
+    return True
 
 
 def _short(value: Any, limit: int = 80) -> str:

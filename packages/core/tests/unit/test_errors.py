@@ -33,6 +33,12 @@ def test_subclass_with_other_arguments_pickles_too():
     assert (again.number, str(again)) == (3, "number 3")
 
 
+def test_a_value_that_does_not_pickle_goes_as_its_text():
+    again = pickle.loads(pickle.dumps(errors.InvalidParameter("key", lambda: 1, "give text")))
+    assert "lambda" in again.value
+    assert again.parameter == "key"
+
+
 class _Odd(errors.ToolkitError):
     def __init__(self, number: int) -> None:
         super().__init__(f"number {number}", number=number)
