@@ -324,10 +324,8 @@ class Limiter:
         """What each limit would answer now; takes nothing."""
         flat = self._scripts.run("limits_peek", script_keys(self._keys, demands), script_args(demands))
         return [
-            LimitState(
-                demand, int(times), span_us / 1e6, int(used), None if wait < 0 else wait / 1e6, penalty_ms / 1000
-            )
-            for demand, times, span_us, used, wait, penalty_ms in zip(
+            LimitState(demand, int(times), span_us / 1e6, int(used), None if wait < 0 else wait / 1e6, penalty_us / 1e6)
+            for demand, times, span_us, used, wait, penalty_us in zip(
                 demands, *(flat[i::5] for i in range(5)), strict=True
             )
         ]

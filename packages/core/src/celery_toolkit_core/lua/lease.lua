@@ -43,15 +43,15 @@ local function lease_first_end(holders, now)
 end
 
 -- The holders stay as long as the fences do, so that a sweep finds whose fences to forget.
-local function lease_expire(holders, fences)
+local function lease_expire(holders, fences, now)
   local last = tonumber(redis.call('ZRANGE', holders, -1, -1, 'WITHSCORES')[2] or 0)
   local remembered = -tonumber(redis.call('ZRANGE', holders, 0, 0, 'WITHSCORES')[2] or 0)
-  local ends = math.max(last, remembered)
+  local ttl_ms = math.max(last, remembered) - now
   if fences then
-    ends = ends + FENCE_MEMORY_MS
-    redis.call('PEXPIREAT', fences, ends)
+    ttl_ms = ttl_ms + FENCE_MEMORY_MS
+    redis.call('PEXPIRE', fences, ttl_ms)
   end
-  redis.call('PEXPIREAT', holders, ends)
+  redis.call('PEXPIRE', holders, ttl_ms)
 end
 
 local function lease_acquire(holders, fences, token, permits, ttl_ms, us)
@@ -70,7 +70,7 @@ local function lease_acquire(holders, fences, token, permits, ttl_ms, us)
     end
   end
   redis.call('ZADD', holders, now + ttl_ms, token)
-  lease_expire(holders, fences)
+  lease_expire(holders, fences, now)
   return true, fence
 end
 
@@ -78,9 +78,9 @@ local function lease_renew(holders, fences, token, ttl_ms, now)
   if not lease_held(holders, token, now) then
     return false
   end
-  redis.call('PEXPIREAT', holders, now + ttl_ms)
+  redis.call('PEXPIRE', holders, ttl_ms)
   redis.call('ZADD', holders, now + ttl_ms, token)
-  lease_expire(holders, fences)
+  lease_expire(holders, fences, now)
   return true
 end
 
@@ -92,7 +92,7 @@ local function lease_release(holders, fences, token, now)
     if fences then
       redis.call('HDEL', fences, token)
     end
-    lease_expire(holders, fences)
+    lease_expire(holders, fences, now)
   end
   return score > now or score < -now
 end

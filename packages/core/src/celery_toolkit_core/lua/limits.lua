@@ -4,7 +4,7 @@
 --
 -- Data model of one limit, or of one part of it (a tenant, an account), from `limits.Demand.keys`: three keys
 --   log | slots  LIST (window.lua) of a rate limit | ZSET (lease.lua, no fences) of a concurrency limit
---   penalty      STRING that lives while nothing may start
+--   penalty      STRING: nothing may start until then (ms); expires then
 --   values       HASH of the whole limit: field '' or a part's digest -> 'times span_us until_ms', the value in force
 --                instead of the defined one, until then (0: until it is restored); times 0: paused. The operator ends
 --                it, or its TTL when every field has an end.
@@ -73,6 +73,11 @@ local function limit_in_force(limit, now)
   end
 end
 
+-- The us for which nothing may start.
+local function limit_penalty(limit, now)
+  return math.max(0, tonumber(redis.call('GET', limit.penalty) or 0) * 1000 - now)
+end
+
 -- Sets limit.used. Returns nil when the limit lets this token pass, else the us to wait (-1: no time is known).
 local function limit_wait(limit, token, now)
   limit_in_force(limit, now)
@@ -100,9 +105,9 @@ local function limit_wait(limit, token, now)
     local ends = limit.until_us - now
     wait = wait == -1 and ends or math.min(wait, ends)
   end
-  local penalty = redis.call('PTTL', limit.penalty)
+  local penalty = limit_penalty(limit, now)
   if penalty > 0 and wait ~= -1 then
-    wait = math.max(wait or 0, penalty * 1000)
+    wait = math.max(wait or 0, penalty)
   end
   return wait
 end

@@ -26,6 +26,6 @@ end
 if last == math.huge then
   redis.call('PERSIST', KEYS[1])
 elseif last > 0 then
-  redis.call('PEXPIREAT', KEYS[1], last)
+  redis.call('PEXPIRE', KEYS[1], last - now)
 end
 return changed
