@@ -162,7 +162,6 @@ def test_whatever_differs_for_a_task_differs_in_its_bytes():
         (Point(1), Point(1, 0)),
         (Model([1]), Model((1,))),
     ],
-    ids=repr,
 )
 def test_what_serialisers_or_equality_make_one_is_one(one, other):
     assert canonical_bytes(one) == canonical_bytes(other)

@@ -120,7 +120,7 @@ def test_a_client_is_taken_as_it_is():
         (redis.Redis().pipeline(), "not a pipeline"),
         (redis.Redis(host="h", password="s3cret", decode_responses=True), "decode_responses"),
     ],
-    ids=str,
+    ids=["None", "number", "bytes", "class", "asyncio", "pipeline", "text"],
 )
 def test_other_sources_are_refused(source, says):
     with pytest.raises(InvalidParameter) as caught:
