@@ -6,6 +6,17 @@ from .events import EventLog, log_event
 from .polling import eventually
 from .processes import child_pids, frozen, is_alive
 from .proxy import TcpProxy
+from .rabbitmq import RabbitServer
 from .worker import WorkerProcess
 
-__all__ = ["EventLog", "TcpProxy", "WorkerProcess", "child_pids", "eventually", "frozen", "is_alive", "log_event"]
+__all__ = [
+    "EventLog",
+    "RabbitServer",
+    "TcpProxy",
+    "WorkerProcess",
+    "child_pids",
+    "eventually",
+    "frozen",
+    "is_alive",
+    "log_event",
+]

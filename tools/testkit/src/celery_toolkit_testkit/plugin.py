@@ -16,6 +16,7 @@ from celery_toolkit_core.local_server import LocalServer, ServerNotFound
 
 from .events import PATH_VARIABLE, EventLog
 from .proxy import TcpProxy
+from .rabbitmq import RabbitNotFound, RabbitServer
 from .worker import WorkerProcess
 
 if TYPE_CHECKING:
@@ -134,6 +135,42 @@ def tcp_proxy(request: pytest.FixtureRequest) -> Iterator[Callable[..., TcpProxy
     yield start
     for proxy in proxies:
         proxy.close()
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_server() -> Iterator[RabbitServer]:
+    """A private RabbitMQ for the whole session; its tests carry the marker ``rabbitmq`` by themselves.
+
+    Starting takes 5 to 10 seconds. With ``--dist loadgroup`` all its tests go to one xdist worker, so it starts once.
+    """
+    try:
+        server = RabbitServer()
+    except RabbitNotFound as error:
+        missing(str(error))
+    with server:
+        yield server
+
+
+@pytest.fixture
+def rabbitmq_url(rabbitmq_server: RabbitServer) -> str:
+    """The URL of an empty virtual host of the private RabbitMQ; started anew if a test has ended it."""
+    rabbitmq_server.start()
+    return rabbitmq_server.fresh_url()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the marker known where the workspace's own configuration is not read."""
+    config.addinivalue_line("markers", "rabbitmq: needs a RabbitMQ server")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the tests that use RabbitMQ, and keep them together under xdist."""
+    for item in items:
+        if "rabbitmq_server" in getattr(item, "fixturenames", ()):
+            item.add_marker("rabbitmq")
+            if config.pluginmanager.has_plugin("xdist"):
+                item.add_marker(pytest.mark.xdist_group("rabbitmq"))
 
 
 @pytest.hookimpl(wrapper=True)
