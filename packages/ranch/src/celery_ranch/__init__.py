@@ -1,1 +1,43 @@
+"""Fair scheduling of Celery tasks between clients: late, by weight and cost, and without loss.
+
+The README beside this package is the manual.
+"""
+
 from __future__ import annotations
+
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from .clients import audit
+from .clients import status as _status
+from .errors import BacklogFull, DeadTask, PayloadTooLarge, RanchError
+from .task import RanchTask, lru_task
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+__all__ = [
+    "BacklogFull",
+    "DeadTask",
+    "PayloadTooLarge",
+    "RanchError",
+    "RanchTask",
+    "audit",
+    "get_status",
+    "lru_task",
+]
+
+__version__ = version("celery-toolkit-ranch")
+
+
+def get_status(app: Celery | None = None) -> dict[str, Any]:
+    """The backlog of an application (by default the current one) as a whole.
+
+    Returns:
+        initialized, storage_type, backlog_size, unique_lru_keys, health.
+    """
+    from celery import current_app
+
+    from .application import ranch_of
+
+    return _status(ranch_of(app or current_app))

@@ -213,7 +213,7 @@ class Backlog:
             "claim",
             [ticket, queue, token, round(lease * 1000), max_attempts, len(reports), *(x for r in reports for x in r)],
         )
-        state, late, tickets = answer[0].decode(), int(answer[1]), _tickets(answer[2])
+        state, late, tickets = answer[0].decode(), int(answer[1]), tickets_of(answer[2])
         if state != "claimed":
             return Answer(state, late, tickets)
         entry, message, label, weight, attempts, weighed, profile, before = answer[3:]
@@ -233,7 +233,7 @@ class Backlog:
     def report(self, reports: Sequence[Report]) -> tuple[int, list[Tickets]]:
         """Settle without a claim: how many reports came too late, and tickets to publish."""
         late, tickets = self.run("report", [len(reports), *(x for r in reports for x in r)])
-        return int(late), _tickets(tickets)
+        return int(late), tickets_of(tickets)
 
     def renew(self, held: Sequence[tuple[str, str]], *, lease: float) -> list[str]:
         """Renew the leases of (entry, token); the entries that are not ours any more."""
@@ -245,7 +245,7 @@ class Backlog:
         ttl_ms = 0 if client_ttl is None else round(client_ttl * 1000)
         tickets, returned, abandoned, dead = self.run("tend", [max_attempts, TEND_BATCH, ttl_ms, *idle_queues])
         gone = [(dead[at].decode(), dead[at + 1]) for at in range(0, len(dead), 2)]
-        return Care(_tickets(tickets), int(returned), int(abandoned), gone)
+        return Care(tickets_of(tickets), int(returned), int(abandoned), gone)
 
     def audit(self) -> dict[str, int]:
         """Where every task ever submitted is, at one moment; see `celery_ranch.audit`."""
@@ -266,5 +266,6 @@ def client_of(label: str) -> str:
     return digest(label)
 
 
-def _tickets(flat: list[Any]) -> list[Tickets]:
+def tickets_of(flat: list[Any]) -> list[Tickets]:
+    """The tickets that a script asks for, out of its flat answer."""
     return [Tickets(flat[at], int(flat[at + 1])) for at in range(0, len(flat), 2)]

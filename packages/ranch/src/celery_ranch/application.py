@@ -1,0 +1,178 @@
+"""What ranch keeps for one Celery application: its settings, its backlog, and how tickets are published."""
+
+from __future__ import annotations
+
+import logging
+from threading import RLock
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+from weakref import WeakKeyDictionary
+
+from kombu.exceptions import OperationalError
+from kombu.utils import json
+
+from celery_toolkit_core.connection import connect, find_redis_url
+from celery_toolkit_core.errors import InvalidParameter
+from celery_toolkit_core.keys import KeySpace
+from celery_toolkit_core.log import event
+
+from .backlog import Backlog, Tickets, queue_of
+from .settings import RanchSettings, read_ranch_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from celery import Celery
+
+logger = logging.getLogger(__name__)
+
+#: The task name that a ticket carries.
+TICKET = "celery_ranch.ticket"
+#: The header by which a message names its client; whatever carries it belongs into that client's backlog.
+KEY_HEADER = "ranch_key"
+#: The header with the cost of the turn, if it is not the default.
+COST_HEADER = "ranch_cost"
+#: The header of a ticket that names its queue.
+QUEUE_HEADER = "ranch_queue"
+
+_lock = RLock()
+_known: WeakKeyDictionary[Celery, Ranch] = WeakKeyDictionary()
+
+
+class Ranch:
+    """The ranch of one application; get it with `ranch_of`.
+
+    Args:
+        app: The Celery application.
+    """
+
+    def __init__(self, app: Celery) -> None:
+        self.app = app
+        self._argument: dict[str, Any] = {}
+        self._settings: RanchSettings | None = None
+        self._backlog: Backlog | None = None
+
+    def configure(self, config: Mapping[str, Any]) -> None:
+        """Take the `config` argument of an `lru_task`; it holds for the whole application.
+
+        Raises:
+            InvalidParameter: Another task of the application said something else, or the backlog is in use already.
+        """
+        with _lock:
+            for name, value in config.items():
+                if self._argument.setdefault(name, value) != value:
+                    raise InvalidParameter("config", {name: value}, "another task of this application has another value")
+            self._settings = None
+
+    @property
+    def settings(self) -> RanchSettings:
+        """The settings, read at the first use."""
+        with _lock:
+            if self._settings is None:
+                self._settings = read_ranch_settings(self.app, self._argument)
+            return self._settings
+
+    @property
+    def backlog(self) -> Backlog:
+        """The backlog, connected at the first use."""
+        with _lock:
+            if self._backlog is None:
+                self._backlog = Backlog(_client(self.app, self.settings), KeySpace(self.settings.redis_prefix))
+            return self._backlog
+
+    def publish_ticket(self, address: Address, producer: Any, **options: Any) -> None:
+        """Publish one ticket: whoever receives it claims the fairest task that waits in its queue.
+
+        Args:
+            address: Where to.
+            producer: A kombu producer.
+            **options: Of `kombu.Producer.publish`: retry, declare, ...
+        """
+        producer.publish(
+            b"",
+            exchange=address.exchange,
+            routing_key=address.routing_key,
+            content_type="application/data",
+            content_encoding="binary",
+            # A fresh id each time, never the task's: brokers and workers remember ids.
+            headers={"task": TICKET, "id": uuid4().hex, QUEUE_HEADER: address.queue},
+            **options,
+        )
+
+    def issue(self, tickets: Iterable[Tickets]) -> None:
+        """Publish the tickets that a script asked for.
+
+        Raises:
+            kombu.exceptions.OperationalError: The broker did not take them; idle workers will ask again.
+        """
+        wanted = [each for each in tickets if each.count > 0]
+        if not wanted:
+            return
+        with self.app.producer_or_acquire() as producer, producer.connection._reraise_as_library_errors():
+            for each in wanted:
+                address = Address.from_bytes(each.address)
+                for _ in range(each.count):
+                    self.publish_ticket(address, producer, retry=False)
+
+
+class Address:
+    """Where the messages of one queue are published.
+
+    Args:
+        exchange: The exchange's name; empty for the broker's default one.
+        routing_key: The routing key.
+    """
+
+    __slots__ = ("exchange", "queue", "routing_key")
+
+    def __init__(self, exchange: str, routing_key: str) -> None:
+        self.exchange = exchange
+        self.routing_key = routing_key
+        self.queue = queue_of(exchange, routing_key)
+
+    def to_bytes(self) -> bytes:
+        """For `Submission.address`."""
+        return json.dumps([self.exchange, self.routing_key]).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Address:
+        """What `to_bytes` wrote."""
+        return cls(*json.loads(data))
+
+
+def ranch_of(app: Celery) -> Ranch:
+    """The ranch of an application, the same one each time."""
+    app = getattr(app, "_get_current_object", lambda: app)()
+    with _lock:
+        found = _known.get(app)
+        if found is None:
+            found = _known[app] = Ranch(app)
+        return found
+
+
+def issue_quietly(ranch: Ranch, tickets: Iterable[Tickets]) -> bool:
+    """Like `Ranch.issue`; a broker that is away is logged and answered with False."""
+    try:
+        ranch.issue(tickets)
+    except OperationalError as error:
+        event(logger, logging.WARNING, "tickets_not_issued", error=type(error).__name__)
+        return False
+    return True
+
+
+def _client(app: Celery, settings: RanchSettings) -> Any:
+    url = find_redis_url(lambda key: getattr(app.conf, key, None), "ranch")
+    options: dict[str, Any] = {"socket_connect_timeout": settings.redis_socket_connect_timeout}
+    if settings.redis_use_ssl and url.startswith("redis://"):
+        url = "rediss://" + url.removeprefix("redis://")
+    if settings.redis_max_retries is not None:
+        options["retry"] = _retry(settings.redis_max_retries)
+    return connect(url, parameter="ranch_redis_url", timeout=settings.redis_socket_timeout, **options)
+
+
+def _retry(times: int) -> Any:
+    from redis.backoff import NoBackoff
+    from redis.exceptions import ConnectionError as Broken
+    from redis.retry import Retry
+
+    return Retry(NoBackoff(), times, (Broken,))

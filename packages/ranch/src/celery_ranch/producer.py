@@ -1,0 +1,159 @@
+"""The producer that puts a task into its client's backlog and publishes a ticket in its place."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from celery.utils.time import maybe_iso8601, maybe_make_aware
+from kombu.exceptions import OperationalError
+
+from celery_toolkit_core.celery.messages import StoredMessage
+from celery_toolkit_core.log import event
+
+from .application import Address
+from .backlog import Submission, client_of
+from .errors import BacklogFull, PayloadTooLarge
+
+if TYPE_CHECKING:
+    from .application import Ranch
+
+logger = logging.getLogger(__name__)
+
+#: AMQP's highest priority; there the highest number goes first.
+_AMQP_HIGHEST = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What one call says about fairness.
+
+    Attributes:
+        key: The client.
+        cost: What its turn costs.
+        weight: Weight to keep for the client, if the call gives one.
+        weighed: The task has a weight function.
+        limit: Most tasks of the client that may wait.
+    """
+
+    key: str
+    cost: float | str = 1.0
+    weight: float | None = None
+    weighed: bool = False
+    limit: int | None = None
+
+
+class BacklogProducer:
+    """Stands in for kombu's producer while Celery sends one task.
+
+    Celery builds the message: id, headers, body, route. This producer keeps that message in the backlog and publishes a
+    ticket to the same queue. What is no task message (events) goes to the real producer, as does everything else that
+    is asked of it.
+
+    Args:
+        producer: The real one.
+        ranch: The application's ranch.
+        call: Whose task it is.
+    """
+
+    def __init__(self, producer: Any, ranch: Ranch, call: Call) -> None:
+        self._producer = producer
+        self._ranch = ranch
+        self._call = call
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._producer, name)
+
+    def publish(self, body: Any, **options: Any) -> Any:
+        """Keep the message, publish its ticket.
+
+        Raises:
+            PayloadTooLarge: The message is too large.
+            BacklogFull: The client has its limit waiting.
+            RedisUnavailable: Our Redis is away.
+            kombu.exceptions.EncodeError: The arguments cannot be serialised.
+        """
+        if "task" not in (options.get("headers") or {}):
+            return self._producer.publish(body, **options)
+        message = StoredMessage.build(self._producer, body, **options)
+        if enqueue(self._ranch, message, self._call, self._producer.connection.transport.driver_type):
+            address = Address(message.exchange, message.routing_key)
+            try:
+                self._ranch.publish_ticket(address, self._producer, **_how_to_send(options))
+            except (*self._producer.connection.recoverable_connection_errors, OperationalError) as error:
+                # The backlog has the task: workers issue what is missing, so the caller need not know.
+                event(logger, logging.WARNING, "ticket_not_published", error=type(error).__name__)
+        return None
+
+
+def enqueue(ranch: Ranch, message: StoredMessage, call: Call, driver_type: str, entry: str | None = None) -> bool:
+    """Put one message into the backlog.
+
+    Args:
+        ranch: The application's ranch.
+        message: The message.
+        call: Whose it is.
+        driver_type: Of the broker's transport; says how to read priorities.
+        entry: Its id in the backlog, if a repetition must be recognised.
+
+    Returns:
+        Whether a ticket is due now; not so for a task with an eta in the future.
+    """
+    delay = _delay(message.headers.get("eta"), ranch)
+    # It waits here, not in a worker's memory, where it would raise the prefetch count.
+    data = message.with_headers(eta=None).to_bytes() if "eta" in message.headers else message.to_bytes()
+    if len(data) > ranch.settings.max_payload:
+        raise PayloadTooLarge(
+            f"the message of task {message.task_name} has {len(data)} bytes, "
+            f"ranch_max_payload allows {ranch.settings.max_payload}; store the data elsewhere and send its name",
+            task=message.task_name,
+            size=len(data),
+            limit=ranch.settings.max_payload,
+        )
+    address = Address(message.exchange, message.routing_key)
+    state, waiting = ranch.backlog.enqueue(
+        Submission(
+            message=data,
+            queue=address.queue,
+            address=address.to_bytes(),
+            client=client_of(call.key),
+            label=call.key,
+            cost=call.cost,
+            rank=_rank(message.properties.get("priority"), driver_type),
+            delay=delay,
+            task_id=message.task_id,
+            name=message.task_name,
+            weighed=call.weighed,
+            weight=call.weight,
+            limit=call.limit,
+        ),
+        entry,
+    )
+    if state == "full":
+        raise BacklogFull(
+            f"client {call.key!r} has {waiting} tasks waiting, as many as its limit allows; try again later",
+            lru_key=call.key,
+            waiting=waiting,
+        )
+    return state != "scheduled"
+
+
+def _rank(priority: Any, driver_type: str) -> int:
+    """The place inside the client: 0 first, whichever end the broker calls high."""
+    value = min(max(int(priority or 0), 0), _AMQP_HIGHEST)
+    return _AMQP_HIGHEST - value if driver_type == "amqp" else value
+
+
+def _delay(eta: Any, ranch: Ranch) -> float:
+    """Seconds until an eta header is due. The caller's clock made it, so only the difference is used."""
+    if not eta:
+        return 0.0
+    due = maybe_make_aware(maybe_iso8601(eta), ranch.app.timezone)
+    return max(0.0, (due - datetime.now(timezone.utc)).total_seconds())
+
+
+def _how_to_send(options: dict[str, Any]) -> dict[str, Any]:
+    names = ("retry", "retry_policy", "declare", "delivery_mode", "timeout", "confirm_timeout", "mandatory", "immediate")
+    return {name: options[name] for name in names if options.get(name) is not None}

@@ -1,0 +1,3 @@
+"""Names that celery-ranch had here."""
+
+from __future__ import annotations

@@ -1,0 +1,124 @@
+"""The application of most worker tests."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+from celery import Celery, shared_task
+from celery.exceptions import Ignore, Reject
+
+from celery_ranch import RanchTask, lru_task
+from celery_toolkit_testkit import log_event
+
+app = Celery("fair", broker=os.environ["CELERY_BROKER_URL"], backend=os.environ["CELERY_RESULT_BACKEND"])
+app.conf.update(
+    worker_prefetch_multiplier=1,
+    task_acks_late=os.environ.get("ACKS_LATE", "1") == "1",
+    task_reject_on_worker_lost=True,
+    worker_hijack_root_logger=False,
+    broker_connection_retry_on_startup=True,
+    ranch_lease=float(os.environ.get("RANCH_LEASE", "30")),
+    ranch_max_attempts=int(os.environ.get("RANCH_ATTEMPTS", "3")),
+)
+
+
+@lru_task(app)
+def note(text, seconds=0.0):
+    log_event(what="note", text=text)
+    time.sleep(seconds)
+    return text
+
+
+@lru_task(app, bind=True)
+def slow(self, text, seconds):
+    log_event(what="start", text=text, id=self.request.id)
+    time.sleep(seconds)
+    log_event(what="end", text=text, id=self.request.id)
+    return text
+
+
+@lru_task(app)
+def add(x, y):
+    return x + y
+
+
+@lru_task(app)
+def total(numbers):
+    return sum(numbers)
+
+
+@lru_task(app)
+def fail(text):
+    raise ValueError(text)
+
+
+@lru_task(app, bind=True, max_retries=3)
+def stumble(self, times, countdown=0):
+    log_event(what="stumble", retries=self.request.retries, key=self.request.headers.get("ranch_key"))
+    if self.request.retries < times:
+        raise self.retry(countdown=countdown)
+    return self.request.retries
+
+
+@lru_task(app, bind=True)
+def refuse(self):
+    again = self.request.delivery_info.get("redelivered")
+    log_event(what="refuse", again=again)
+    count = app.backend.client.incr("refused")
+    if count < 3:
+        raise Reject("not yet", requeue=True)
+    return count
+
+
+@lru_task(app)
+def ignore():
+    raise Ignore()
+
+
+@lru_task(app)
+def die_once(path):
+    log_event(what="die")
+    if not os.path.exists(path):
+        open(path, "w").close()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "alive"
+
+
+@lru_task(app)
+def parent(text):
+    note.delay(text)
+    return text
+
+
+@lru_task(app, bind=True)
+def headers(self):
+    return self.request.headers
+
+
+@lru_task(app, lru_key="customer_id")
+def by_argument(customer_id):
+    log_event(what="by_argument", customer=customer_id)
+    return customer_id
+
+
+@shared_task(base=RanchTask)
+def shared(text):
+    return text
+
+
+@app.task
+def plain(text):
+    return text
+
+
+@app.task
+def record(value):
+    log_event(what="record", value=str(value))
+    return value
+
+
+@app.task
+def record_error(request, exc, traceback):
+    log_event(what="record_error", value=str(exc))
