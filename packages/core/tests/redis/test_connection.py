@@ -1,0 +1,288 @@
+"""Clients against real servers: dead, frozen, full, evicting, behind TLS, sentinels, ACLs, and in forked processes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+import threading
+import time
+import traceback
+from pathlib import Path
+
+import pytest
+import redis
+
+from celery_toolkit_core.connection import connect, explain, ping, server_name, warn_if_evicting
+from celery_toolkit_core.errors import InvalidParameter, RedisFull, RedisUnavailable
+from celery_toolkit_core.local_server import LocalServer
+from celery_toolkit_core.scripts import Scripts
+from celery_toolkit_testkit import eventually, frozen
+
+CANARY = "".join(["can", "ary"])  # not as one word, which the source lines in a traceback would show
+
+
+def dead_url(password=""):
+    """A URL where nothing listens: of a server that has just been ended."""
+    with LocalServer() as server:
+        port = server.port
+    return f"redis://:{password}@127.0.0.1:{port}/0"
+
+
+def says_unavailable(call, timeout=2.0):
+    """The error of a dead server, and that it took one timeout and not several retries of it."""
+    before = time.monotonic()
+    with pytest.raises(RedisUnavailable) as caught:
+        call()
+    # A second and third try, as redis-py makes by default, would take at least three times as long.
+    assert time.monotonic() - before < 2.5 * timeout
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+def test_a_dead_server_is_one_line_with_its_name_and_without_its_password():
+    client = connect(dead_url(CANARY))
+    error = says_unavailable(lambda: ping(client))
+    assert server_name(client) in str(error)
+    assert error.server == server_name(client)
+    assert CANARY not in "".join(traceback.format_exception(error))
+
+
+def test_a_script_on_a_dead_server_says_the_same():
+    scripts = Scripts(connect(dead_url()), "celery_toolkit_core")
+    assert "cannot be reached" in str(says_unavailable(lambda: scripts.run("lease_inspect", ["{x}:k"])))
+
+
+def test_a_frozen_server_is_an_error_after_one_timeout():
+    with LocalServer() as server:
+        client = connect(server.url)
+        ping(client)
+        with frozen(server.pid):
+            says_unavailable(lambda: ping(client))
+            says_unavailable(lambda: ping(connect(server.url)))
+        eventually(lambda: client.ping())
+
+
+def test_dead_sentinels_and_cluster_nodes_take_one_timeout_too():
+    dead = dead_url().rpartition("@")[2].removesuffix("/0")
+    says_unavailable(lambda: ping(connect(f"sentinel://:{CANARY}@{dead};sentinel://{dead}/0?master_name=mine")))
+    error = says_unavailable(lambda: connect(f"redis+cluster://:{CANARY}@{dead};{dead}"))
+    assert CANARY not in "".join(traceback.format_exception(error))
+
+
+def test_a_connection_that_the_server_cut_is_made_again_unnoticed():
+    with LocalServer() as server:
+        client = connect(server.url)
+        ping(client)
+        with redis.Redis.from_url(server.url) as other:
+            other.client_kill_filter(_type="normal", skipme=True)
+        ping(client)
+        server.kill()
+        server.start()
+        ping(client)
+
+
+def test_urls_choose_the_database_and_the_socket():
+    with LocalServer(unix_socket=True) as server:
+        connect(f"{server.socket_url}?db=3").set("k", "three")
+        path = server.socket_url.removeprefix("unix://")
+        assert connect(f"redis+socket://{path}?virtual_host=3").get("k") == b"three"
+        assert connect(f"redis://127.0.0.1:{server.port}/3").get("k") == b"three"
+        assert connect(f"redis://127.0.0.1:{server.port}").get("k") is None
+
+
+def test_a_wrong_password_is_told_apart_from_a_dead_server():
+    with LocalServer(config={"requirepass": "right"}) as server:
+        ping(connect(f"redis://:right@127.0.0.1:{server.port}/0"))
+        with pytest.raises(RedisUnavailable, match="refused the user or password") as caught:
+            ping(connect(f"redis://:{CANARY}@127.0.0.1:{server.port}/0"))
+        assert CANARY not in "".join(traceback.format_exception(caught.value))
+        with pytest.raises(RedisUnavailable, match="refused the user or password"):
+            ping(connect(server.url))
+
+
+def test_a_user_of_an_acl_is_taken_from_the_url():
+    with LocalServer(config={"user": ["limited", "on", ">pw", "~mine:*", "+get", "+set", "+ping"]}) as server:
+        client = connect(f"redis://limited:pw@127.0.0.1:{server.port}/0")
+        ping(client)
+        client.set("mine:k", "v")
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            client.get("other")
+
+
+def test_a_full_server_is_told_apart():
+    with LocalServer(config={"maxmemory": 1, "maxmemory-policy": "noeviction"}) as server:
+        client = connect(server.url)
+        with pytest.raises(redis.exceptions.ResponseError) as caught:
+            client.set("k", "v")
+        assert type(explain(caught.value, client)) is RedisFull
+
+
+@pytest.mark.parametrize(
+    ("config", "warned"),
+    [
+        ({"maxmemory": "50mb", "maxmemory-policy": "allkeys-lru"}, True),
+        ({"maxmemory": "50mb", "maxmemory-policy": "volatile-ttl"}, True),
+        ({"maxmemory": "50mb", "maxmemory-policy": "noeviction"}, False),
+        ({"maxmemory-policy": "allkeys-lru"}, False),
+    ],
+)
+def test_a_server_that_may_evict_is_warned_about(config, warned, caplog):
+    with LocalServer(config=config) as server:
+        assert warn_if_evicting(connect(server.url), logging.getLogger("x")) is warned
+    assert [record.policy for record in caplog.records] == ([config["maxmemory-policy"]] if warned else [])
+
+
+def test_a_server_that_does_not_let_us_look_is_not_warned_about(caplog):
+    with LocalServer(config={"user": ["default", "on", "nopass", "~*", "+@all", "-info"]}) as server:
+        assert warn_if_evicting(connect(server.url), logging.getLogger("x")) is False
+    assert warn_if_evicting(connect(dead_url()), logging.getLogger("x")) is False
+    assert not caplog.records
+
+
+def test_no_socket_is_shared_over_a_fork(redis_url):
+    client = connect(redis_url)
+    ping(client)
+    parent_id = client.client_id()
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.write(writer, str(client.client_id()).encode())
+            for _ in range(200):
+                client.echo("child")
+            status = 0
+        finally:
+            os._exit(status)
+    for number in range(200):
+        assert client.echo(f"parent {number}") == f"parent {number}".encode()
+    os.close(writer)
+    with os.fdopen(reader) as stream:
+        assert int(stream.read()) != parent_id
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_threads_share_a_client(redis_url):
+    client = connect(redis_url)
+    wrong = []
+
+    def echo(number):
+        for _ in range(50):
+            if client.echo(str(number)) != str(number).encode():
+                wrong.append(number)
+
+    threads = [threading.Thread(target=echo, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not wrong
+    assert not any(thread.is_alive() for thread in threads)
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    """A CA, a server certificate of it for localhost alone, and a CA that did not sign it."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl is not installed")
+    folder = tmp_path_factory.mktemp("tls")
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    for name in ("ca", "other-ca"):
+        make = ["req", "-x509", *key, "-keyout", f"{name}.key", "-out", f"{name}.pem", "-subj", f"/CN={name}"]
+        subprocess.run([openssl, *make, "-days", "2"], cwd=folder, check=True, capture_output=True)
+    make = ["req", "-x509", *key, "-keyout", "server.key", "-out", "server.pem", "-subj", "/CN=localhost", "-days", "2"]
+    make += ["-CA", "ca.pem", "-CAkey", "ca.key", "-addext", "subjectAltName=DNS:localhost"]
+    make += ["-addext", "basicConstraints=critical,CA:FALSE"]
+    done = subprocess.run([openssl, *make], cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"this openssl cannot sign in one step: {done.stderr[-200:]}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tls_server(certificates):
+    config = {
+        "tls-cert-file": str(certificates / "server.pem"),
+        "tls-key-file": str(certificates / "server.key"),
+        "tls-ca-cert-file": str(certificates / "ca.pem"),
+        "tls-auth-clients": "no",
+    }
+    with LocalServer(config=config) as server:
+        yield server
+
+
+def test_tls_with_the_right_ca_and_name(tls_server, certificates):
+    ping(connect(f"rediss://localhost:{tls_server.port}/0?ssl_ca_certs={certificates / 'ca.pem'}"))
+    ping(connect(f"redis://localhost:{tls_server.port}/0", ssl_ca_certs=str(certificates / "ca.pem")))
+
+
+@pytest.mark.parametrize("query", ["ssl_ca_certs={folder}/other-ca.pem", "", "ssl_cert_reqs=required", "ssl_cacerts=x"])
+def test_tls_fails_closed_on_a_ca_that_did_not_sign(tls_server, certificates, query):
+    with pytest.raises(RedisUnavailable, match="cannot be reached"):
+        ping(connect(f"rediss://localhost:{tls_server.port}/0?{query.format(folder=certificates)}"))
+
+
+def test_tls_fails_closed_on_another_host_name(tls_server, certificates):
+    with pytest.raises(RedisUnavailable, match="cannot be reached"):
+        ping(connect(f"rediss://127.0.0.1:{tls_server.port}/0?ssl_ca_certs={certificates / 'ca.pem'}"))
+
+
+def test_tls_without_verification_only_when_asked(tls_server):
+    ping(connect(f"rediss://127.0.0.1:{tls_server.port}/0?ssl_cert_reqs=CERT_NONE"))
+
+
+def test_a_server_without_tls_is_an_error_for_a_tls_url(redis_server):
+    with pytest.raises(RedisUnavailable):
+        ping(connect(f"rediss://127.0.0.1:{redis_server.port}/0?ssl_cert_reqs=none", timeout=0.5))
+
+
+@pytest.fixture
+def sentinel_port(redis_server, tmp_path):
+    """A sentinel that watches the private server under the name "mine"."""
+    if "redis-server" not in Path(redis_server.program).name and "valkey" not in Path(redis_server.program).name:
+        pytest.skip(f"{redis_server.program} may not know --sentinel")
+    with LocalServer() as free:
+        port = free.port
+    conf = tmp_path / "sentinel.conf"
+    conf.write_text(f"port {port}\nbind 127.0.0.1\nsentinel monitor mine 127.0.0.1 {redis_server.port} 1\n")
+    process = subprocess.Popen([redis_server.program, str(conf), "--sentinel"], stdout=subprocess.DEVNULL)
+    try:
+        with redis.Redis(port=port) as client:
+            eventually(lambda: _answers(client))
+        yield port
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _answers(client):
+    try:
+        return client.ping()
+    except redis.exceptions.ConnectionError:
+        return False
+
+
+def test_the_master_is_found_through_its_sentinels(redis_url, sentinel_port):
+    dead = dead_url().rpartition("@")[2].removesuffix("/0")
+    client = connect(f"sentinel://{dead};sentinel://127.0.0.1:{sentinel_port}/2?master_name=mine")
+    client.set("k", "v")
+    assert connect(redis_url.removesuffix("/0") + "/2").get("k") == b"v"
+    with pytest.raises(RedisUnavailable, match="check that they run and that master_name fits"):
+        ping(connect(f"sentinel://127.0.0.1:{sentinel_port}/2", master_name="theirs"))
+
+
+def test_a_cluster_takes_our_scripts():
+    with LocalServer(config={"cluster-enabled": "yes"}) as server:
+        with redis.Redis(port=server.port) as node:
+            node.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+            eventually(lambda: node.execute_command("CLUSTER INFO")["cluster_state"] == "ok")
+        client = connect(f"redis+cluster://127.0.0.1:{server.port}")
+        ping(client)
+        assert str(server.port) in server_name(client)
+        assert warn_if_evicting(client, logging.getLogger("x")) is False
+        assert Scripts(client, "celery_toolkit_core").run("lease_inspect", ["{x}:k", "{x}:f"]) == [0]
+        with pytest.raises(InvalidParameter, match="decode_responses"):
+            connect(redis.RedisCluster(host="127.0.0.1", port=server.port, decode_responses=True))
