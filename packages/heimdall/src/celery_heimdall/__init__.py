@@ -1,1 +1,28 @@
+"""Globally unique Celery tasks, global rate and concurrency limits."""
+
 from __future__ import annotations
+
+from importlib.metadata import version
+
+from .errors import AlreadyQueuedError, HeimdallError, LimitRefused
+from .options import Concurrency, RateLimit, Strategy, Unique
+from .signals import lock_lost, task_deduplicated, task_rate_limited, task_released
+from .task import HeimdallTask, current_fence
+
+__all__ = [
+    "AlreadyQueuedError",
+    "Concurrency",
+    "HeimdallError",
+    "HeimdallTask",
+    "LimitRefused",
+    "RateLimit",
+    "Strategy",
+    "Unique",
+    "current_fence",
+    "lock_lost",
+    "task_deduplicated",
+    "task_rate_limited",
+    "task_released",
+]
+
+__version__ = version("celery-toolkit-heimdall")

@@ -1,0 +1,333 @@
+"""How a received task gets its lock and its limits, keeps them while it is in the worker, and gives them back."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import TYPE_CHECKING, Any, Literal
+from uuid import uuid4
+
+from celery.exceptions import InvalidTaskError
+
+from celery_toolkit_core import limits as core
+from celery_toolkit_core.celery.deliveries import CONTROL, Follower, Gate
+from celery_toolkit_core.errors import RedisError, ToolkitError
+from celery_toolkit_core.log import event
+
+from . import waking
+from .calls import Call, ttl_of
+from .headers import ERROR, FENCE, HOLDER, JOIN, KEY, ROUTE, TOKEN, WAKE
+from .signals import lock_lost, task_deduplicated, task_rate_limited, task_released
+from .unique import Lock, conflict_of, demands_of, lane_of, lock_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from celery_toolkit_core.celery.deliveries import Delivery
+    from celery_toolkit_core.celery.outcomes import Outcome
+
+    from .store import Store
+
+logger = logging.getLogger(__name__)
+
+#: Ends after which the task comes again, with its id and its place.
+_COMES_BACK: tuple[Outcome, ...] = ("retry", "requeued", "unknown")
+#: Ends without a body that ran to its end: they free even a key that is kept until its expiry.
+_WITHOUT_EFFECT: tuple[Outcome, ...] = ("revoked", "expired", "terminated", "lost")
+
+
+class Claim:
+    """What one attempt of a task wants: its lock and its limits, as keys and arguments of scripts.
+
+    Args:
+        task: The task.
+        call: The call, for its key and its limits.
+        label: The key of the lock where the message names it.
+        task_id: The task's id.
+        attempt: The number of the retry, 0 at first.
+        token: By what this delivery holds what it holds.
+        bare: Leave the limits out, because they cannot be told.
+    """
+
+    def __init__(
+        self, task: Any, call: Call, label: str | None, task_id: str, attempt: int, token: str, *, bare: bool = False
+    ) -> None:
+        self.task, self.task_id, self.attempt, self.token = task, task_id, attempt, token
+        self.store: Store = task.heimdall_store
+        self.unique = unique = task.heimdall_config.unique
+        self.one_body = unique is not None and (unique.until != "start" or unique.while_executing)
+        self.lock: Lock | None = lock_of(task, label or call.key(unique)) if unique else None
+        none = self.store.space.key("none")
+        self.lock_keys = [self.lock.lane, *self.lock.keys] if self.lock else [none] * 4
+        demands = [] if bare else demands_of(task, call)
+        self.limit_keys = core.script_keys(self.store.space, demands)
+        self.limit_args = core.script_args(demands)
+        self.limit_lane = self.store.space.key("lane", *self.limit_keys) if demands else none
+        self.limits_lane = lane_of(self.limit_lane) if demands else ""
+
+    @property
+    def until(self) -> str:
+        """The scope of the lock, in the scripts' words."""
+        return self.unique.until if self.unique else "none"
+
+    def specs(self) -> list[str]:
+        """What the wake scripts of the two lanes need."""
+        limits = json.dumps({"keys": [self.limit_lane, *self.limit_keys], "args": self.limit_args})
+        lock = json.dumps({"keys": self.lock_keys[:3], "hung_ms": self.hung_ms})
+        return [limits, lock]
+
+    @property
+    def ttl_ms(self) -> int:
+        """The lock's life in milliseconds."""
+        return round(ttl_of(self.unique, self.store.settings) * 1000) if self.unique else 1
+
+    @property
+    def hung_ms(self) -> int:
+        """The age from which a body counts as hung."""
+        return max(self.ttl_ms, round(self.store.settings.stuck_after * 1000))
+
+    @property
+    def lease_ms(self) -> int:
+        """The lease in milliseconds."""
+        return round(self.store.settings.lease * 1000)
+
+    def enter(self, *, woken: bool, queue: str, message: bytes, later: bool, join: bool, holder: str) -> list[Any]:
+        """Decide everything in one script; see enter.lua for the answer."""
+        keys = [*self.store.parking, self.limit_lane, *self.lock_keys, self.store.began(self.task_id), *self.limit_keys]
+        args = [
+            self.task_id, self.token, self.attempt, int(woken), self.lease_ms, self.until, int(self.one_body),
+            self.ttl_ms, self.hung_ms, self.limits_lane, lane_of(self.lock_keys[0]), queue, message, int(later),
+            int(join), holder, self.lock.label if self.lock else "", self.task.name, *self.specs(), *self.limit_args,
+        ]  # fmt: skip
+        answer: list[Any] = self.store.run("enter", keys, args)
+        return [each.decode() if isinstance(each, bytes) else each for each in answer]
+
+    def start(self) -> str:
+        """The strict decision where the body starts: ``go``, ``parked`` or ``stale``."""
+        keys = [*self.store.parking, self.limit_lane, *self.lock_keys[1:3], self.store.began(self.task_id)]
+        args = [self.task_id, self.token, self.limits_lane, self.specs()[0], self.until, int(self.one_body)]
+        answer = self.store.run("start", [*keys, *self.limit_keys], [*args, *self.limit_args])
+        return str(answer[0].decode())
+
+    def renew_in(self, pipeline: Any) -> None:
+        """Queue the renewal of everything in a pipeline."""
+        keys = [self.store.parking[3], *self.lock_keys[1:], *self.limit_keys]
+        args = [self.task_id, self.token, self.lease_ms, int(self.one_body), *self.limit_args]
+        self.store.run("renew", keys, args, client=pipeline)
+
+    def finish(self, outcome: Outcome, *, comes_back: bool) -> bool:
+        """Give everything back; True when somebody who waits may go on now."""
+        until = "finish" if self.until == "expiry" and outcome in _WITHOUT_EFFECT else self.until
+        keys = [*self.store.parking, self.limit_lane, *self.lock_keys, self.store.began(self.task_id), *self.limit_keys]
+        args = [self.task_id, self.token, self.attempt, outcome, int(comes_back), until]
+        lanes = [self.limits_lane, lane_of(self.lock_keys[0])]
+        return bool(self.store.run("finish", keys, [*args, *lanes, *self.limit_args]))
+
+
+class Visit(Follower):
+    """A task in this worker, from its admission to its end; renewed by the keeper meanwhile.
+
+    Args:
+        claim: What it holds.
+        app: The application.
+        begins: Whether the start of the body must be told to the lock.
+    """
+
+    def __init__(self, claim: Claim, app: Any, *, begins: bool) -> None:
+        self.claim = claim
+        self.app = app
+        self.lost = False
+        self._begins = begins
+        _visits[claim.token] = self
+
+    def accepted(self, delivery: Delivery, pid: int) -> None:
+        if self._begins and self.claim.lock is not None:
+            self.claim.store.run("begin", self.claim.lock.keys[:1], [self.claim.task_id])
+
+    def ended(self, delivery: Delivery, outcome: Outcome) -> None:
+        self._give_back(outcome, comes_back=outcome in _COMES_BACK)
+
+    def handed_back(self, delivery: Delivery) -> None:
+        self._give_back("requeued", comes_back=True)
+
+    def _give_back(self, outcome: Outcome, *, comes_back: bool) -> None:
+        _visits.pop(self.claim.token, None)
+        try:
+            look = self.claim.finish(outcome, comes_back=comes_back)
+        except ToolkitError as error:
+            # The leases end by themselves; the next of this key waits that long.
+            event(logger, logging.WARNING, "release_failed", task_id=self.claim.task_id, error=str(error))
+            return
+        if look:
+            waking.waker(self.app).notice(0.0)
+        task_released.send(sender=self.claim.task, task_id=self.claim.task_id, outcome=outcome)
+
+
+#: What this worker has in hand, by token.
+_visits: dict[str, Visit] = {}
+
+
+def renew(store: Store) -> None:
+    """Renew everything of one store that this worker has in hand: one round trip."""
+    visits = [visit for visit in list(_visits.values()) if visit.claim.store is store]
+    if not visits:
+        return
+    with store.client.pipeline(transaction=False) as pipeline:
+        for visit in visits:
+            visit.claim.renew_in(pipeline)
+        answers = pipeline.execute()
+    for visit, kept in zip(visits, answers, strict=True):
+        if not kept and not visit.lost and visit.claim.token in _visits:
+            visit.lost = True
+            claim, key = visit.claim, visit.claim.lock.label if visit.claim.lock else ""
+            event(logger, logging.WARNING, "lock_lost", task=claim.task.name, task_id=claim.task_id, key=key)
+            lock_lost.send(sender=claim.task, task_id=claim.task_id, key=key)
+
+
+def start(task: Any, request: Any, token: str, call: Call) -> Literal["go", "parked", "stale"]:
+    """The strict decision about a limited task, in the process and at the moment in which its body starts."""
+    try:
+        claim = Claim(task, call, request.get(KEY), request.id, request.retries or 0, token)
+        return claim.start()  # type: ignore[return-value]  # the three words of start.lua
+    except RedisError:
+        if task.heimdall_store.settings.on_redis_error == "raise":
+            raise
+        return "go"
+
+
+class HeimdallGate(Gate):
+    """Lets a received task proceed, parks it, or ends it as a duplicate.
+
+    Args:
+        task: The task.
+        consumer: The worker's consumer.
+    """
+
+    rank = CONTROL
+
+    def __init__(self, task: Any, consumer: Any) -> None:
+        self.task = task
+        self.app = consumer.app
+        self._revoked = consumer.controller.state.revoked
+
+    def __call__(self, delivery: Delivery, proceed: Callable[[], None]) -> None:
+        message = delivery.message
+        headers = message.headers
+        woken = headers.get(WAKE)
+        token = woken or f"{delivery.task_id}/{uuid4().hex[:16]}"
+        claim = self._claim(delivery, token)
+        if claim is None:
+            proceed()
+            return
+        if not woken and delivery.task_id in self._revoked:
+            delivery.follow(Visit(claim, self.app, begins=False))
+            proceed()
+            return
+        try:
+            verdict, *rest = self._enter(claim, delivery, woken=bool(woken))
+        except RedisError:
+            if claim.store.settings.on_redis_error == "raise":
+                raise  # The delivery goes back to the broker and comes again in a moment.
+            proceed()
+            return
+        getattr(self, f"_{verdict}")(claim, delivery, proceed, *rest)
+
+    def _claim(self, delivery: Delivery, token: str) -> Claim | None:
+        headers = delivery.message.headers
+        attempt = headers.get("retries") or 0
+        call = Call(self.task, load=lambda: delivery.message.payload[:2])
+        try:
+            return Claim(self.task, call, headers.get(KEY), delivery.task_id, attempt, token)
+        except Exception as error:  # noqa: BLE001  # functions of the user raise anything
+            headers[ERROR] = f"{self.task.name} did not run: {type(error).__name__}: {error}"
+            if self.task.heimdall_config.unique and headers.get(KEY):
+                claim = Claim(self.task, call, headers[KEY], delivery.task_id, attempt, token, bare=True)
+                delivery.follow(Visit(claim, self.app, begins=False))
+            return None
+
+    def _enter(self, claim: Claim, delivery: Delivery, *, woken: bool) -> list[Any]:
+        headers = delivery.message.headers
+        join = bool(headers.get("group")) or (claim.unique is not None and conflict_of(self.task) == "join")
+        asked: dict[str, Any] = {
+            "woken": woken,
+            "queue": _queue_of(delivery),
+            "message": delivery.stored.to_bytes() if claim.limits_lane and not woken else b"",
+            "later": bool(headers.get("eta")) and not woken,
+            "join": join,
+            "holder": headers.get(HOLDER) or "",
+        }
+        while True:
+            answer = claim.enter(**asked)
+            if answer[0] == "message":
+                asked.update(woken=False, message=_plain(delivery).to_bytes())
+            elif answer[0] == "duplicate" and not asked["join"] and _is_composed(delivery):
+                asked.update(join=True)
+            else:
+                return answer
+
+    def _run(self, claim: Claim, delivery: Delivery, proceed: Callable[[], None], fence: int, holder: str) -> None:
+        headers = delivery.message.headers
+        headers[TOKEN] = claim.token
+        if fence:
+            headers[FENCE] = fence
+        if holder:
+            headers[HOLDER] = holder
+        begins = claim.until == "start" and not claim.limits_lane
+        delivery.follow(Visit(claim, self.app, begins=begins))
+        self._set_route(delivery)
+        proceed()
+
+    def _join(self, _: Claim, delivery: Delivery, proceed: Callable[[], None], holder: str, state: str) -> None:
+        delivery.message.headers[JOIN] = [holder, state]
+        self._set_route(delivery)
+        proceed()
+
+    def _parked(self, claim: Claim, delivery: Delivery, _: Callable[[], None], wait_ms: int) -> None:
+        delivery.hand_back()
+        wait = wait_ms / 1000
+        event(logger, logging.INFO, "task_parked", task=self.task.name, task_id=claim.task_id, wait=wait)
+        task_rate_limited.send(sender=self.task, task_id=claim.task_id, wait=wait)
+        waking.waker(self.app).notice(wait)
+
+    def _duplicate(self, claim: Claim, delivery: Delivery, _: Callable[[], None], holder: str) -> None:
+        event(logger, logging.INFO, "task_deduplicated", task=self.task.name, task_id=claim.task_id, holder=holder)
+        self.task.backend.mark_as_revoked(
+            claim.task_id, f"duplicate of task {holder}", store_result=not self.task.ignore_result
+        )
+        dispatcher = delivery.consumer.event_dispatcher
+        if dispatcher and dispatcher.enabled:
+            dispatcher.send("task-revoked", uuid=claim.task_id, terminated=False, signum=None, expired=False)
+        delivery.hand_back()
+        task_deduplicated.send(sender=self.task, task_id=claim.task_id, holder=holder)
+
+    def _drop(self, claim: Claim, delivery: Delivery, _: Callable[[], None], why: str) -> None:
+        # A second copy of a message whose task is kept, has ended, or goes on under another token.
+        event(logger, logging.INFO, "copy_dropped", task=self.task.name, task_id=claim.task_id, why=why)
+        delivery.hand_back()
+
+    def _set_route(self, delivery: Delivery) -> None:
+        """A woken message counts as received from where it was sent to: a retry goes back there."""
+        route = delivery.message.headers.pop(ROUTE, None)
+        if route is not None:
+            exchange, routing_key = route
+            delivery.message.delivery_info.update(exchange=exchange, routing_key=routing_key)
+
+
+def _plain(delivery: Delivery) -> Any:
+    stored = delivery.stored
+    if WAKE in stored.headers:
+        stored = stored.with_headers(**{WAKE: None})
+    return stored
+
+
+def _queue_of(delivery: Delivery) -> str:
+    return delivery.queue.removesuffix(waking.SUFFIX)
+
+
+def _is_composed(delivery: Delivery) -> bool:
+    """Whether somebody's chain, chord or link waits for this very message's task."""
+    try:
+        embedded = delivery.message.payload[2]
+    except (LookupError, TypeError):
+        raise InvalidTaskError("the message's body is not of Celery's protocol 2") from None
+    return any(embedded.get(name) for name in ("callbacks", "errbacks", "chain", "chord"))

@@ -1,0 +1,80 @@
+"""Confirmations of published messages, sent by a thread so that no caller waits for them."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING
+
+from celery_toolkit_core.errors import ToolkitError
+from celery_toolkit_core.log import event
+
+if TYPE_CHECKING:
+    from .store import Store
+
+logger = logging.getLogger(__name__)
+
+#: Seconds without work after which the thread ends.
+IDLE = 5.0
+#: Seconds that a process gives the thread at its own end.
+AT_EXIT = 2.0
+
+_guard = threading.Lock()
+_todo: SimpleQueue[tuple[Store, str, str] | None] = SimpleQueue()
+_thread: threading.Thread | None = None
+
+
+def confirm_soon(store: Store, lock: str, task_id: str) -> None:
+    """Confirm a reservation from a thread of this process.
+
+    When the process dies first, the reservation ends after `store.RESERVATION` seconds; the worker then takes the key
+    anew, or finds it taken and treats the message as the duplicate that it has become.
+    """
+    global _thread
+    with _guard:
+        _todo.put((store, lock, task_id))
+        if _thread is None:
+            _thread = threading.Thread(target=_work, name="heimdall-confirmations", daemon=True)
+            _thread.start()
+
+
+def _work() -> None:
+    global _thread
+    while True:
+        try:
+            job = _todo.get(timeout=IDLE)
+        except Empty:
+            with _guard:
+                if _todo.empty():
+                    _thread = None
+                    return
+            continue
+        if job is None:
+            return
+        store, lock, task_id = job
+        try:
+            store.run("confirm", [lock], [task_id])
+        except ToolkitError as error:
+            event(logger, logging.WARNING, "confirmation_failed", task_id=task_id, error=str(error))
+        except Exception:  # the thread serves all callers and must outlive one odd answer
+            logger.exception("confirmation of task %s failed", task_id)
+
+
+def _finish() -> None:
+    thread = _thread
+    if thread is not None:
+        _todo.put(None)
+        thread.join(AT_EXIT)
+
+
+def _forget() -> None:
+    # After a fork the thread is the parent's, and so are the confirmations that were waiting.
+    global _guard, _thread, _todo
+    _guard, _thread, _todo = threading.Lock(), None, SimpleQueue()
+
+
+os.register_at_fork(after_in_child=_forget)
+atexit.register(_finish)

@@ -1,0 +1,55 @@
+--@include celery_toolkit_core:clock
+--@include celery_toolkit_core:lease
+-- The lock of one key of unique tasks. Include file.
+--
+-- Data model of one lock: three keys
+--   lock     HASH  queued_id, queued_attempt   the task that was accepted last and whose end frees the key
+--                  queued_until_ms             from here on the next one is accepted, whatever became of this one
+--                  reserved_until_ms           there from the reservation until the publish is confirmed: the lock ends
+--                                              here when the producer died between the two
+--                  running_since_ms            since when the body runs whose lease is in `running`
+--                  ended_id, ended_state       the task that ended last, so that its late copies are known as such
+--                  ended_attempt
+--                  label, task                 for people
+--   running  ZSET  \  lease.lua with one permit: who runs the body, by a token `<task id>/<delivery>`
+--   fences   HASH  /
+-- The hash expires after queued_until_ms, at the earliest ENDED_MEMORY_MS after the last change, and is kept alive by
+-- the lease.
+local ENDED_MEMORY_MS = 600000
+
+local function token_id(token)
+  return token and token:match('^(.*)/[^/]*$')
+end
+
+-- What holds at `now`: {queued = id, until_ms, attempt, reserved, token, running = id, ends_ms, since_ms, ended...}
+local function lock_read(lock, running, now)
+  local f = redis.call('HMGET', lock, 'queued_id', 'queued_until_ms', 'reserved_until_ms', 'queued_attempt',
+    'running_since_ms', 'ended_id', 'ended_state', 'ended_attempt')
+  local state = {ended = f[6], ended_state = f[7] or '', ended_attempt = tonumber(f[8] or 0)}
+  local until_ms, reserved_ms = tonumber(f[2] or 0), tonumber(f[3] or nil)
+  if f[1] and now < until_ms and not (reserved_ms and now >= reserved_ms) then
+    state.queued, state.until_ms, state.attempt = f[1], until_ms, tonumber(f[4] or 0)
+    state.reserved = reserved_ms
+  end
+  local runs = redis.call('ZRANGEBYSCORE', running, '(' .. now, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+  if runs[1] then
+    state.token, state.ends_ms, state.since_ms = runs[1], tonumber(runs[2]), tonumber(f[5] or now)
+    state.running = token_id(runs[1])
+  end
+  return state
+end
+
+local function lock_keep(lock, now, until_ms)
+  redis.call('PEXPIREAT', lock, math.max(until_ms or 0, now + ENDED_MEMORY_MS))
+end
+
+-- The holder's end can be shared: it has ended in a way that left a result.
+local function lock_settled(state, holder)
+  return state.ended == holder and state.running ~= holder
+    and (state.ended_state == 'success' or state.ended_state == 'failure')
+end
+
+-- Milliseconds until a waiting task should look again: when the lease ends, or the body counts as hung.
+local function lock_wait(state, hung_ms, now)
+  return math.max(1, math.min(state.ends_ms, state.since_ms + hung_ms) - now)
+end

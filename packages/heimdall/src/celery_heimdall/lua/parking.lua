@@ -1,0 +1,82 @@
+-- Tasks that wait in Redis: what they wait for is a lane, their order in it is that of their arrival. Include file.
+--
+-- Data model, once per application (`keys` below, in this order)
+--   1 items   HASH  task id -> JSON {state, token, lane, spec, order, queue, since, parkings, attempt, holder, stamp,
+--                   returned}
+--                   state: parked   in its lane
+--                          waking   published to `<queue>.wake`; back in its lane when nobody takes it in time
+--                          entered  a worker has it in hand and its body has not begun; likewise
+--                   stamp: of its charge (core's limits.lua), as text: JSON in Lua has 14 digits
+--                   returned: the token whose body was not allowed to start, if one was not
+--                   token: `<task id>/<delivery>`; only the bearer of the token in the item may go on with it
+--   2 bodies  HASH  task id -> the message, as `StoredMessage.to_bytes` wrote it
+--   3 due     ZSET  lane -> when to look at it next (ms)
+--   4 held    ZSET  task id -> until when (ms) its waking or entered state is believed
+--   5 order   STRING  the last order number
+--   6 specs   HASH  lane -> JSON of what its wake script needs (written and read by Python only)
+-- for each task that was woken and has begun
+--   began     STRING  its token, so that the broker's copy of the woken message is taken when the worker dies; ends
+--                     with the task, at the latest after BEGAN_MEMORY_MS
+-- and for each lane
+--   lane      ZSET  task id -> order
+-- An item ends with its task; a lane and its spec with its last item.
+local BEGAN_MEMORY_MS = 86400000
+
+local function item_read(keys, id)
+  local found = redis.call('HGET', keys[1], id)
+  return found and cjson.decode(found)
+end
+
+local function item_write(keys, id, item)
+  redis.call('HSET', keys[1], id, cjson.encode(item))
+end
+
+local function item_remove(keys, id)
+  redis.call('HDEL', keys[1], id)
+  redis.call('HDEL', keys[2], id)
+  redis.call('ZREM', keys[4], id)
+end
+
+-- Look at the lane in `wait_ms`, or earlier if that was planned.
+local function lane_plan(keys, lane, due_ms)
+  local planned = tonumber(redis.call('ZSCORE', keys[3], lane) or nil)
+  if not planned or due_ms < planned then
+    redis.call('ZADD', keys[3], due_ms, lane)
+  end
+end
+
+local function park(keys, lane_key, lane, spec, id, item, body, due_ms, now)
+  item.state, item.lane, item.spec, item.stamp = 'parked', lane, spec, nil
+  item.order = item.order or redis.call('INCR', keys[5])
+  item.since = item.since or now
+  item.parkings = (item.parkings or 0) + 1
+  item_write(keys, id, item)
+  if body ~= '' then
+    redis.call('HSET', keys[2], id, body)
+  end
+  redis.call('ZADD', lane_key, item.order, id)
+  redis.call('ZREM', keys[4], id)
+  redis.call('HSET', keys[6], lane, spec)
+  lane_plan(keys, lane, due_ms)
+end
+
+-- Takes an item out of its lane to be published by the caller; its answer is appended to `answer`.
+local function wake(keys, lane_key, id, item, token, hold_ms, now, answer)
+  redis.call('ZREM', lane_key, id)
+  item.state, item.token = 'waking', token
+  item_write(keys, id, item)
+  redis.call('ZADD', keys[4], now + hold_ms, id)
+  for _, value in ipairs({id, token, item.queue, redis.call('HGET', keys[2], id) or ''}) do
+    answer[#answer + 1] = value
+  end
+end
+
+-- Plans the next look at a lane after a wake, or forgets a lane without items.
+local function lane_settle(keys, lane_key, lane, due_ms)
+  if redis.call('EXISTS', lane_key) == 0 then
+    redis.call('ZREM', keys[3], lane)
+    redis.call('HDEL', keys[6], lane)
+  else
+    redis.call('ZADD', keys[3], due_ms, lane)
+  end
+end

@@ -1,0 +1,12 @@
+--@include celery_heimdall:parking
+-- Put bytes that nobody can read aside, for the operator.
+-- KEYS  1-6 parking  7 quarantine: HASH task id -> message
+-- ARGV  1 task id
+-- Returns 1 | 0 (there is no such task)
+local body = redis.call('HGET', KEYS[2], ARGV[1])
+if not body then
+  return 0
+end
+redis.call('HSET', KEYS[7], ARGV[1], body)
+item_remove(KEYS, ARGV[1])
+return 1

@@ -1,0 +1,39 @@
+--@include celery_toolkit_core:clock
+--@include celery_heimdall:parking
+--@include celery_toolkit_core:limits
+-- Wake as many tasks of a limits' lane as have room, first come first; each is charged now.
+-- KEYS  1-6 parking  7 lane  then the limits'
+-- ARGV  1 lane  2 most tasks  3 ms until a woken task that nobody takes up is parked again  4 delivery's name, unique
+--       then the limits'
+-- Returns {ms until the next look or -1, task id, token, queue, message, ...}
+local us = now_us()
+local now = math.floor(us / 1000)
+local answer = {-1}
+local wait
+for turn = 1, tonumber(ARGV[2]) do
+  local id = redis.call('ZRANGE', KEYS[7], 0, 0)[1]
+  if not id then
+    break
+  end
+  local item = item_read(KEYS, id)
+  if not item then
+    redis.call('ZREM', KEYS[7], id)
+  else
+    local limits = limits_read(KEYS, 8, ARGV, 5)
+    local token = id .. '/' .. ARGV[4] .. '-' .. turn
+    for _, one in ipairs(limits_blocked(limits, token, us)) do
+      -- A place that is held may be given back at any moment, also by a task of another lane.
+      local one_ms = one[2] < 0 and 1000 or math.ceil(one[2] / 1000)
+      wait = math.max(wait or 1, limits[one[1]].rate and one_ms or math.min(one_ms, 1000))
+    end
+    if wait then
+      break
+    end
+    item.stamp = string.format('%.0f', limits_charge(limits, token, us))
+    wake(KEYS, KEYS[7], id, item, token, tonumber(ARGV[3]), now, answer)
+  end
+end
+wait = wait or 1
+lane_settle(KEYS, KEYS[7], ARGV[1], now + wait)
+answer[1] = redis.call('EXISTS', KEYS[7]) == 1 and wait or -1
+return answer

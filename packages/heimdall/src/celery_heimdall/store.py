@@ -1,0 +1,78 @@
+"""Where heimdall keeps its state: one Redis, its keys and scripts, and the settings of the application."""
+
+from __future__ import annotations
+
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from celery_toolkit_core.connection import connect, find_redis_url
+from celery_toolkit_core.keys import KeySpace
+from celery_toolkit_core.scripts import Scripts
+from celery_toolkit_core.settings import read_settings
+
+from .settings import HeimdallSettings
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+#: Seconds from taking a key to the confirmation that the message was published.
+RESERVATION = 10.0
+
+_stores: WeakKeyDictionary[Any, dict[Any, Store]] = WeakKeyDictionary()
+_settings: WeakKeyDictionary[Any, HeimdallSettings] = WeakKeyDictionary()
+_lock = Lock()
+
+
+class Store:
+    """One Redis as heimdall uses it.
+
+    Args:
+        client: A client that answers bytes.
+        settings: The application's settings.
+    """
+
+    def __init__(self, client: Any, settings: HeimdallSettings) -> None:
+        self.client = client
+        self.settings = settings
+        self.space = KeySpace(settings.namespace)
+        self.run = Scripts(client, "celery_heimdall").run
+        #: The keys that every script about waiting tasks begins with, in the order of parking.lua.
+        self.parking = [self.space.key(kind) for kind in ("items", "bodies", "due", "held", "order", "specs")]
+
+    def lock(self, prefix: str, label: str) -> list[str]:
+        """The keys of one lock, in the order of lock.lua, and before them the lane of those who wait for it."""
+        return [self.space.key(kind, prefix, label) for kind in ("lane", "lock", "running", "fences")]
+
+    def began(self, task_id: str) -> str:
+        """The key that remembers that a woken task has begun."""
+        return self.space.key("began", task_id)
+
+
+def settings_of(app: Celery) -> HeimdallSettings:
+    """The settings of an application, read at the first use and then kept."""
+    found = _settings.get(app)
+    if found is None:
+        found = _settings[app] = read_settings(HeimdallSettings, "heimdall", app.conf.get)
+    return found
+
+
+def store_of(app: Celery, client: Any = None) -> Store:
+    """The store of an application: of its configured Redis, or of the client that a task brings along."""
+    with _lock:
+        known = _stores.setdefault(app, {})
+        name = None if client is None else id(client)
+        if name not in known:
+            known[name] = Store(connect_for(app) if client is None else client, settings_of(app))
+        return known[name]
+
+
+def connect_for(app: Celery) -> Any:
+    """A client of the Redis that the application's configuration names."""
+    return connect(find_redis_url(lambda key: getattr(app.conf, key, None), "heimdall"), parameter="heimdall_redis_url")
+
+
+def stores(app: Celery) -> list[Store]:
+    """All stores of an application that were used in this process."""
+    with _lock:
+        return list(_stores.get(app, {}).values())

@@ -1,0 +1,178 @@
+"""The lock of a unique task as the submitter sees it, and the helpers that celery-heimdall 1.0 has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from celery_toolkit_core import limits as core
+from celery_toolkit_core import parameters
+from celery_toolkit_core.errors import InvalidParameter, ToolkitError
+
+from .calls import Call
+from .confirmations import confirm_soon
+from .errors import AlreadyQueuedError
+from .options import Concurrency, Unique
+from .store import RESERVATION, Store
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of an attempt to take a key.
+
+    Attributes:
+        holder: The id of the task that has it, or None when it is ours now.
+        expires_in: Seconds until the next task is accepted anyway.
+        provisional: The key is ours for `RESERVATION` seconds, unless we confirm.
+    """
+
+    holder: str | None = None
+    expires_in: float = 0.0
+    provisional: bool = False
+
+    def error(self) -> AlreadyQueuedError:
+        """The error for a caller who wants one."""
+        return AlreadyQueuedError(expires_in=self.expires_in, likely_culprit=self.holder)
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """One key of unique tasks.
+
+    Attributes:
+        store: Where it is kept.
+        keys: The keys of its hash, its running lease and its fences.
+        lane: The key of the lane of those who wait for it.
+        label: The key as the user knows it.
+        task: The name of the task that asks.
+        extends: Whether a second turn of the same task prolongs it.
+    """
+
+    store: Store
+    keys: tuple[str, str, str]
+    lane: str
+    label: str
+    task: str
+    extends: bool = True
+
+    def reserve(self, task_id: str, attempt: int, ttl: float) -> Answer:
+        """Take the key for a task that is about to be published: one round trip."""
+        args = [task_id, attempt, _ms(ttl), _ms(RESERVATION), self.label, self.task, 0 if self.extends else 1]
+        granted, *rest = self.store.run("reserve", self.keys[:2], args)
+        if granted:
+            return Answer(provisional=bool(rest[0]))
+        return Answer(rest[0].decode(), rest[1] / 1000)
+
+    def cancel(self, task_id: str) -> None:
+        """Give an unconfirmed reservation back."""
+        self.store.run("cancel", self.keys[:1], [task_id])
+
+    def around(self, task_id: str, answer: Answer, publish: Callable[[str], Any]) -> Any:
+        """Publish under a reservation: confirm it afterwards, or give it back when the publish fails."""
+        try:
+            result = publish(task_id)
+        except BaseException:
+            if answer.provisional:
+                # The publisher's error is what the caller must see; the reservation ends by itself in any case.
+                with suppress(ToolkitError):
+                    self.cancel(task_id)
+            raise
+        if answer.provisional:
+            confirm_soon(self.store, self.keys[0], task_id)
+        return result
+
+
+def lock_of(task: Any, label: str) -> Lock:
+    """The lock of a task's key."""
+    store = task.heimdall_store
+    prefix = task.heimdall_config.lock_prefix or store.settings.lock_prefix
+    lane, *keys = store.lock(prefix, label)
+    unique = task.heimdall_config.unique
+    return Lock(store, tuple(keys), lane, label, task.name, extends=unique is None or unique.until != "expiry")
+
+
+def conflict_of(task: Any) -> str:
+    """What a duplicate of the task gets."""
+    options = task.heimdall_config
+    if options.unique.on_conflict is not None:
+        return str(options.unique.on_conflict)
+    raises = options.unique_raises
+    if raises is None:
+        raises = task.heimdall_store.settings.unique_raises
+    return "raise" if raises else "return"
+
+
+def unique_key_for_task(task: Any, args: Sequence[Any], kwargs: dict[str, Any], *, prefix: str = "") -> str:
+    """The key under which a call of the task is unique, with `prefix` before it.
+
+    Raises:
+        InvalidParameter: The key function gave something that is no key.
+    """
+    return prefix + Call(task, args, kwargs).key(task.heimdall_config.unique or Unique())
+
+
+def acquire_lock(task: Any, key: str, timeout: float, *, task_id: str) -> None:
+    """Take the key of a task by hand, for `timeout` seconds, in the name of `task_id`.
+
+    Raises:
+        AlreadyQueuedError: Another task has it.
+    """
+    lock = lock_of(task, parameters.text("key", key))
+    answer = lock.reserve(parameters.text("task_id", task_id), 0, parameters.seconds("timeout", timeout))
+    if answer.holder is not None:
+        raise answer.error()
+    lock.store.run("confirm", lock.keys[:1], [task_id])
+
+
+def release_lock(task: Any, key: str) -> bool:
+    """Free the key of a task by hand, whoever has it; False when nobody had.
+
+    A body that runs goes on, but is told that its lock is lost.
+    """
+    lock = lock_of(task, parameters.text("key", key))
+    return bool(lock.store.run("free", [*lock.keys, lock.lane, *lock.store.parking[2:3]], [lane_of(lock.lane)]))
+
+
+def rate_limited_countdown(task: Any, key: str, args: Sequence[Any], kwargs: dict[str, Any]) -> float:
+    """Seconds until the task's limits would let a call start; 0 when it may start now. Takes nothing.
+
+    Args:
+        task: The task.
+        key: What the limits are parted by instead of the task's own key; empty for its own.
+        args: The call's positional arguments.
+        kwargs: The call's arguments by name.
+    """
+    store, options = task.heimdall_store, task.heimdall_config
+    if not options.limits:
+        raise InvalidParameter("task", task.name, "give a task that has a limit")
+    demands = demands_of(task, Call(task, args, kwargs))
+    if key:
+        demands = [core.Demand(demand.limit, (key,), demand.cost) for demand in demands]
+    found = core.Limiter(store.client, store.space).peek(demands)
+    return max((state.retry_after if state.retry_after is not None else float("inf")) for state in found)
+
+
+def demands_of(task: Any, call: Call) -> list[core.Demand]:
+    """What a call wants of the task's limits."""
+    store, options = task.heimdall_store, task.heimdall_config
+    prefix = options.rate_limit_prefix or store.settings.rate_limit_prefix
+    return call.demands(options.limits, prefix, store.settings.lease)
+
+
+def slots_in(task: Any) -> bool:
+    """Whether the task holds places while it runs."""
+    return any(isinstance(limit, Concurrency) for limit in task.heimdall_config.limits)
+
+
+def lane_of(lane_key: str) -> str:
+    """The name of a lane: the end of its key, which is a digest."""
+    return lane_key.rpartition(":")[2]
+
+
+def _ms(seconds: float) -> int:
+    return max(1, round(seconds * 1000))

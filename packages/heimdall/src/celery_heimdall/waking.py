@@ -1,0 +1,129 @@
+"""The thread of a worker that wakes parked tasks when their time has come."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+from weakref import WeakKeyDictionary
+
+from kombu import Queue
+
+from celery_toolkit_core.celery.messages import StoredMessage
+from celery_toolkit_core.errors import Quarantined
+from celery_toolkit_core.keeper import Keeper
+from celery_toolkit_core.log import event
+
+from .headers import ROUTE, WAKE
+from .store import settings_of, stores
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from celery import Celery
+
+    from celery_toolkit_core.keeper import Job
+
+    from .store import Store
+
+logger = logging.getLogger(__name__)
+
+#: A queue's woken tasks come back through a queue of this name, past those that wait in the queue itself.
+SUFFIX = ".wake"
+#: Most tasks woken from one lane, and most lanes looked at, in one go.
+BATCH = 50
+
+_wakers: WeakKeyDictionary[Any, Waker] = WeakKeyDictionary()
+
+
+class Waker:
+    """Wakes parked tasks of one application; every worker has one, and each lane's decision is one script.
+
+    Args:
+        app: The application.
+    """
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+        self._name = uuid4().hex[:8]
+        self._turn = 0
+        # A thread of its own: while the broker is away a publish may take long, and leases must be renewed meanwhile.
+        self._keeper = Keeper("heimdall-waker")
+        self._job: Job | None = None
+
+    def start(self) -> None:
+        """Start the thread, unless it runs."""
+        if self._job is None:
+            self._job = self._keeper.every(settings_of(self._app).sweep, self._look_everywhere, at_once=True)
+        self._keeper.start()
+
+    def stop(self) -> None:
+        """End the thread; what is due meanwhile is other workers' business."""
+        self._keeper.stop()
+
+    def notice(self, seconds: float) -> None:
+        """Look in so many seconds, or earlier if that was planned."""
+        if self._job is not None:
+            self._job.soon(seconds)
+
+    def _look_everywhere(self) -> None:
+        for store in stores(self._app):
+            self.notice(self.look(store))
+
+    def look(self, store: Store) -> float:
+        """Wake what is due in one store; returns the seconds until the next look."""
+        lanes, late, next_ms = store.run("due", store.parking, [BATCH])
+        waits = [settings_of(self._app).sweep * 1000]
+        if next_ms >= 0:
+            waits.append(next_ms)
+        for task_id, lane, text in _by(3, late):
+            spec = json.loads(text)
+            if store.run("repark", [*store.parking, spec["keys"][0]], [task_id, lane, text]):
+                event(logger, logging.WARNING, "task_not_taken_up", task_id=task_id.decode())
+                waits.append(0)
+        for lane, text in _by(2, lanes):
+            wait_ms = self._wake(store, lane, json.loads(text))
+            if wait_ms >= 0:
+                waits.append(wait_ms)
+        return float(min(waits)) / 1000
+
+    def _wake(self, store: Store, lane: bytes, spec: dict[str, Any]) -> int:
+        self._turn += 1
+        args = [lane, BATCH, round(store.settings.wake_timeout * 1000), f"{self._name}{self._turn}"]
+        if "hung_ms" in spec:
+            answer = store.run("wake_lock", [*store.parking, *spec["keys"]], [*args, spec["hung_ms"]])
+        else:
+            answer = store.run("wake_limits", [*store.parking, *spec["keys"]], [*args, *spec["args"]])
+        for task_id, token, queue, data in _by(4, answer[1:]):
+            self._publish(store, task_id, token.decode(), queue.decode(), data)
+        return int(answer[0])
+
+    def _publish(self, store: Store, task_id: bytes, token: str, queue: str, data: bytes) -> None:
+        try:
+            stored = StoredMessage.from_bytes(data)
+        except Quarantined as error:
+            store.run("quarantine", [*store.parking, store.space.key("quarantine")], [task_id])
+            event(logger, logging.ERROR, "task_quarantined", task_id=task_id.decode(), reason=error.reason)
+            return
+        woken = stored.with_headers(**{WAKE: token, ROUTE: [stored.exchange, stored.routing_key]})
+        woken.publish(self._app, queue=wake_queue(self._app, queue))
+        event(logger, logging.DEBUG, "task_woken", task_id=task_id.decode(), queue=queue)
+
+
+def waker(app: Celery) -> Waker:
+    """The waker of an application in this process."""
+    return _wakers.setdefault(app, Waker(app))
+
+
+def wake_queue(app: Celery, queue: str) -> Queue:
+    """The queue through which the woken tasks of `queue` come back."""
+    name = f"{queue}{SUFFIX}"
+    try:
+        return app.amqp.queues[name]
+    except KeyError:  # task_create_missing_queues=False
+        return Queue(name, routing_key=name)
+
+
+def _by(count: int, flat: list[Any]) -> Iterator[tuple[Any, ...]]:
+    return zip(*[iter(flat)] * count, strict=True)
