@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 __all__ = ["heavy_app", "light_app", "publisher_app"]
 
 
+# Celery's own tasks, and the tickets of ranch: every pool needs them.
+_INFRASTRUCTURE = ("celery.", "celery_ranch.")
+
+
 class PoolRegistry(TaskRegistry):
     """Tasks of one pool; those of the other can be looked up by name, to send them, and are not in the registry.
 
@@ -51,10 +55,10 @@ class PoolRegistry(TaskRegistry):
 
 
 class HeavyRegistry(PoolRegistry):
-    """Heavy tasks, and what Celery brings along."""
+    """Heavy tasks, and what Celery and our other packages bring along."""
 
     def _own(self, task: Any) -> bool:
-        return isinstance(task, HeavyTask) or task.name.startswith("celery.")
+        return isinstance(task, HeavyTask) or task.name.startswith(_INFRASTRUCTURE)
 
 
 class LightRegistry(PoolRegistry):

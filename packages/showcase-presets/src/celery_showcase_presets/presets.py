@@ -92,14 +92,14 @@ def apply_presets(app: Celery, *, pool: Pool | None = None, longest_task: float 
         pool: ``"heavy"`` or ``"light"`` adds the settings of such a worker.
         longest_task: Seconds that the longest task may run, if any runs longer than `HeavyTask` allows. The broker
             repeats what is not acknowledged by then, so all applications of one broker need the same number.
-        **settings: Celery settings that win over both.
+        **settings: Settings of Celery, and of heimdall, ranch and chain-router, that win over both.
 
     Raises:
         InvalidParameter: A setting that Celery does not have, an unknown `pool`, or a `longest_task` that is not a
             number of seconds above 0.
     """
     for name in settings:
-        if name not in _SETTINGS:
+        if name not in _SETTINGS and not name.startswith(_OF_THE_PIECES):
             raise InvalidParameter(name, settings[name], f"no such Celery setting{nearest(name, _SETTINGS)}")
     chosen = dict(_COMMON)
     if pool is not None:
@@ -158,4 +158,6 @@ def _with_preset_route(routes: Any) -> list[Any]:
     return own if preset_queue in own else [*own, preset_queue]
 
 
+# Each of these checks its own settings when a worker starts.
+_OF_THE_PIECES = ("chain_router_", "heimdall_", "ranch_", "toolkit_")
 _SETTINGS = frozenset(dict(flatten(_KNOWN)))

@@ -1,0 +1,140 @@
+"""What a chapter of the tour works with: the application, the workers, the trace, and promises that are checked."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
+
+from kombu.exceptions import ChannelError
+
+from ..errors import EffectMissing
+
+if TYPE_CHECKING:
+    from celery import Celery
+    from celery.result import AsyncResult
+
+    from .screen import Plain
+    from .trace import Run, Trace
+    from .workers import Crew
+
+#: Seconds until a promise counts as broken; on a very slow machine all of it may be needed.
+PATIENCE = 60.0
+_POLL = 0.05  # seconds
+
+
+@dataclass
+class Stage:
+    """One chapter's view of the tour.
+
+    Attributes:
+        kept: The promises of this chapter that came true.
+        sent: Task id -> when it was sent, by the clock of the trace.
+    """
+
+    app: Celery
+    crew: Crew
+    trace: Trace
+    screen: Plain
+    patience: float = PATIENCE
+    kept: list[str] = field(default_factory=list)
+    sent: dict[str, float] = field(default_factory=dict)
+
+    def send(self, send: Callable[..., AsyncResult[Any]], *args: Any, **kwargs: Any) -> AsyncResult[Any]:
+        """Call ``task.delay`` or the like, and note when; of a chain, for its first task as well."""
+        now = time.monotonic()
+        result = send(*args, **kwargs)
+        for step in steps(result):
+            self.sent.setdefault(step.id, now)
+        return result
+
+    def promise(self, promise: str, kept: bool, seen: object) -> None:
+        """Check a promise now.
+
+        Raises:
+            EffectMissing: It does not hold; `seen` tells what is there instead.
+        """
+        if not kept:
+            self.screen.broken(promise, str(seen))
+            raise EffectMissing(f"{promise}: {seen}", promise=promise, seen=str(seen))
+        self.kept.append(promise)
+        self.screen.kept(promise)
+
+    def wait(
+        self,
+        promise: str,
+        done: Callable[[], bool],
+        bars: Callable[[], Mapping[str, tuple[int, int]]] | None = None,
+    ) -> None:
+        """Check a promise until it holds; `bars` are what is shown meanwhile.
+
+        Raises:
+            EffectMissing: It does not hold in time, or a worker has ended.
+        """
+        end = time.monotonic() + self.patience
+        with self.screen.moving() as show:
+            while not done():
+                if (fallen := self.crew.fallen()) is not None:
+                    self.promise(promise, False, f"worker {fallen.name} has ended; it said: {fallen.last_words()}")
+                if time.monotonic() > end:
+                    self.promise(promise, False, f"nothing for {self.patience:g} s")
+                if bars is not None:
+                    show(bars())
+                time.sleep(_POLL)
+            if bars is not None:
+                show(bars())
+
+    def finish(
+        self,
+        results: Iterable[AsyncResult[Any]],
+        what: str,
+        bars: Callable[[], Mapping[str, tuple[int, int]]] | None = None,
+    ) -> list[Run]:
+        """Wait until all these tasks have ended well; the runs of all of them, in the order of their starts."""
+        wanted = {result.id: result for result in results}
+        ended: set[str] = set()
+
+        def done() -> bool:
+            ended.update(run.task_id for run in self.trace.runs() if run.end is not None and run.task_id in wanted)
+            return len(ended) == len(wanted)
+
+        self.wait(what, done, bars or (lambda: {"done": (len(ended), len(wanted))}))
+        # The body has ended; its result is on its way.
+        states = {key: _final_state(result) for key, result in wanted.items()}
+        failed = {key: state for key, state in states.items() if state != "SUCCESS"}
+        self.promise(what, not failed, f"{len(failed)} of {len(wanted)} ended as {set(failed.values())}")
+        return self.trace.runs(lambda run: run.task_id in wanted)
+
+    def queue_lengths(self, *names: str) -> dict[str, int]:
+        """How many messages wait at the broker in each queue; what a worker has fetched is not among them."""
+        lengths = dict.fromkeys(names, 0)
+        with self.app.connection_for_read() as connection:
+            for name in names:
+                try:
+                    with connection.channel() as channel:
+                        lengths[name] = channel.queue_declare(  # type: ignore[attr-defined]  # the stubs know the base alone
+                            queue=name, passive=True
+                        ).message_count
+                except ChannelError:
+                    continue  # nobody has declared it yet
+        return lengths
+
+    def waited(self, run: Run) -> float:
+        """Seconds between the sending of a task and the start of its body."""
+        return run.start - self.sent[run.task_id]
+
+
+def steps(result: AsyncResult[Any]) -> list[AsyncResult[Any]]:
+    """The results of a chain's steps, the last one first; of a single task its own."""
+    found = [result]
+    while (parent := found[-1].parent) is not None:
+        found.append(cast("AsyncResult[Any]", parent))
+    return found
+
+
+def _final_state(result: AsyncResult[Any]) -> str:
+    end = time.monotonic() + 10.0
+    while not result.ready() and time.monotonic() < end:
+        time.sleep(_POLL)
+    return str(result.state)
