@@ -14,18 +14,14 @@ import weakref
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import redis
+from typing import TYPE_CHECKING, NoReturn
 
 from .bound_process import end_bound, start_bound
-from .connection import server_name
+from .connection import DRIVER_ERRORS, connect, ping
 from .errors import RedisUnavailable, ToolkitError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-
-    from typing_extensions import Self
 
     ConfigValue = str | int | Sequence[str | int]
 
@@ -33,6 +29,7 @@ if TYPE_CHECKING:
 _PORTS = range(10240, 32000)
 _PORT_ATTEMPTS = 50
 _POLL = 0.005  # seconds
+_USUAL_URL = "redis://127.0.0.1:6379/0"
 
 
 class ServerNotFound(ToolkitError):
@@ -106,18 +103,15 @@ class LocalServer:
         if self._folder is None:
             self._folder = Path(tempfile.mkdtemp(prefix="local-server-"))
         # Whether a port is free is known only to the one who binds it: the server tries, we draw again.
-        for port in (
-            [self._port] if self._port else (_PORTS[secrets.randbelow(len(_PORTS))] for _ in range(_PORT_ATTEMPTS))
-        ):
+        for _ in range(1 if self._port else _PORT_ATTEMPTS):
+            port = self._port or _PORTS[secrets.randbelow(len(_PORTS))]
             try:
                 self._launch(port)
             except _PortTaken:
                 continue
             self._port = port
             return
-        raise ServerFailed(
-            f"{self.program} found no free port; its log: {self.log()}", program=self.program, log=self.log()
-        )
+        self._fail("found its port taken", self.log())
 
     def stop(self) -> None:
         """End the server and remove its directory; a second call does nothing."""
@@ -164,7 +158,7 @@ class LocalServer:
         path = self._folder / "log"
         return path.read_text(errors="replace") if path.exists() else ""
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> LocalServer:
         self.start()
         return self
 
@@ -206,7 +200,7 @@ class LocalServer:
             time.sleep(_POLL)
         self._process = process
 
-    def _fail(self, what: str, log: str) -> None:
+    def _fail(self, what: str, log: str) -> NoReturn:
         self.stop()
         last = " / ".join(log.strip().splitlines()[-3:]) or "nothing"
         raise ServerFailed(f"{self.program} {what}; it wrote: {last}", program=self.program, log=log)
@@ -244,22 +238,23 @@ def discover(*, default_port: bool = False) -> Iterator[Found]:
 
     Raises:
         RedisUnavailable: ``REDIS_URL`` is set and nothing answers there.
+        InvalidParameter: ``REDIS_URL`` is no URL of a Redis.
         ServerNotFound: No server anywhere.
     """
     named = os.environ.get("REDIS_URL")
     if named:
-        _ping(named, "REDIS_URL")
+        client = connect(named, parameter="REDIS_URL")
+        try:
+            ping(client)
+        except RedisUnavailable as error:
+            raise RedisUnavailable(f"REDIS_URL is set, but: {error}", server=error.server) from None
+        finally:
+            client.close()
         yield Found(named, "REDIS_URL")
         return
-    if default_port:
-        usual = "redis://127.0.0.1:6379/0"
-        try:
-            _ping(usual, "the default port")
-        except RedisUnavailable:
-            pass
-        else:
-            yield Found(usual, "the server that runs on port 6379")
-            return
+    if default_port and _answers(_USUAL_URL):
+        yield Found(_USUAL_URL, "the server that runs on port 6379")
+        return
     with LocalServer() as server:
         yield Found(server.url, f"a private {Path(server.program).name} ({server.program})")
 
@@ -300,19 +295,15 @@ def find_wheel_program() -> Path:
     )
 
 
-def _ping(url: str, name: str) -> None:
-    client = redis.Redis.from_url(url, socket_connect_timeout=2.0, socket_timeout=2.0)
+def _answers(url: str) -> bool:
+    client = connect(url)
     try:
-        client.ping()
-    except (redis.RedisError, OSError) as error:
-        server = server_name(client)
-        raise RedisUnavailable(
-            f"{name} points to {server}, which does not answer ({type(error).__name__}): "
-            f"start that server or change {name}",
-            server=server,
-        ) from None
+        ping(client)
+    except (RedisUnavailable, *DRIVER_ERRORS):
+        return False
     finally:
         client.close()
+    return True
 
 
 def _end(process: subprocess.Popen[bytes], folder: Path, owner: int) -> None:

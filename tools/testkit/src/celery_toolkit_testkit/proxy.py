@@ -19,8 +19,6 @@ from .resp import Splitter, command_name, is_push
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from typing_extensions import Self
-
 T = TypeVar("T")
 _CHUNK = 65536
 # Below the range for outgoing connections, so that nobody takes the port while connections are refused.
@@ -82,7 +80,7 @@ class TcpProxy:
             self._loop.call_soon_threadsafe(self._stop.set)
             self._thread.join()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> TcpProxy:
         self.start()
         return self
 

@@ -17,8 +17,6 @@ from celery_toolkit_core.bound_process import end_bound, start_bound
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from typing_extensions import Self
-
 # Debian's scripts on PATH change the user and use the machine's own folders; the scripts behind them do not.
 _SCRIPTS = Path("/usr/lib/rabbitmq/bin")
 _PORTS = range(10240, 32000)
@@ -139,7 +137,7 @@ class RabbitServer:
         path = self._folder / "log"
         return path.read_text(errors="replace") if path.exists() else ""
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> RabbitServer:
         self.start()
         return self
 
