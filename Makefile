@@ -11,6 +11,7 @@ NO_INDEX = env -u UV_INDEX -u UV_INDEX_URL -u UV_DEFAULT_INDEX -u UV_EXTRA_INDEX
 PACKAGES = core heimdall ranch chain-router showcase-presets
 
 export UV_PYTHON_DOWNLOADS = never
+export UV_CACHE_DIR ?= $(CURDIR)/.cache/uv
 
 .DEFAULT_GOAL := help
 
@@ -32,6 +33,9 @@ $(addprefix test-,$(PACKAGES)): test-%: sync
 
 test-integration: sync ## Test the pieces together
 	$(PYTEST) tests-integration
+
+chaos: sync ## Kill workers at random for a quarter of an hour and count what is lost; ARGS="--seed 7" repeats a run
+	$(PYTHON) tests-integration/chaos/run.py --tasks 20000 --seconds 800 --kills-per-minute 25 --latency 0.002 $(ARGS)
 
 check: sync ## Style, types, the tree's arrows, the lock
 	.venv/bin/ruff check .
@@ -61,4 +65,4 @@ docs: sync ## Build the documentation site into site/, strictly
 clean: ## Remove what the targets above have made
 	rm -rf .venv .tools .cache .demo dist site
 
-.PHONY: help demo sync test-all test-integration check lock build smoke bench docs clean $(addprefix test-,$(PACKAGES))
+.PHONY: help demo sync test-all test-integration chaos check lock build smoke bench docs clean $(addprefix test-,$(PACKAGES))

@@ -1,0 +1,126 @@
+"""Judges a chaos run from two files alone: what was submitted, and what the bodies and the killer noted."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+Event = dict[str, Any]
+
+
+class Run(NamedTuple):
+    """One body: from its first to its last moment, in seconds of the machine's monotonic clock."""
+
+    id: str
+    kind: str
+    key: str
+    pid: int
+    start: float
+    end: float
+    finished: bool
+    fence: int | None
+
+
+@dataclass
+class Verdict:
+    """What the checker found; `faults` empty means that every promise held."""
+
+    figures: dict[str, int] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+
+
+def runs_of(events: list[Event], now: float) -> list[Run]:
+    """Pair starts with ends; a body without an end lasted until its process was killed (or until `now`)."""
+    deaths: dict[int, list[float]] = defaultdict(list)
+    for event in events:
+        if event["what"] == "kill":
+            for pid in event["pids"]:
+                deaths[pid].append(event["at"])
+    open_starts: dict[tuple[str, int], Event] = {}
+    runs: list[Run] = []
+
+    def close(start: Event, end: float, finished: bool) -> None:
+        runs.append(
+            Run(start["id"], start["kind"], start["key"], start["pid"], start["at"], end, finished, start.get("fence"))
+        )
+
+    for event in events:
+        if event["what"] == "start":
+            open_starts[event["id"], event["pid"]] = event
+        elif event["what"] == "end":
+            start = open_starts.pop((event["id"], event["pid"]), None)
+            if start is not None:
+                close(start, event["at"], True)
+    for start in open_starts.values():
+        after = [at for at in deaths[start["pid"]] if at >= start["at"]]
+        close(start, min(after, default=now), False)
+    return runs
+
+
+def judge(
+    submitted: list[Event], events: list[Event], *, now: float, limit: tuple[int, float], jitter: float
+) -> Verdict:
+    """Compare what ran with what was submitted.
+
+    Args:
+        submitted: One for each accepted task: ``id``, ``kind``, ``key``.
+        events: ``start``, ``end`` and ``kill`` events.
+        now: When the run ended.
+        limit: Times and seconds of the limited kind.
+        jitter: Seconds that may lie between a grant and the body's note of its start; windows are judged shorter by it.
+    """
+    verdict = Verdict()
+    runs = runs_of(events, now)
+    wanted = {event["id"]: event for event in submitted}
+    finished = Counter(run.id for run in runs if run.finished)
+    lost = [task_id for task_id in wanted if not finished[task_id]]
+    twice = [task_id for task_id, count in finished.items() if count > 1]
+    killed = sum(not run.finished for run in runs)
+    strangers = {run.id for run in runs} - set(wanted)
+
+    overlaps = 0
+    by_key: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        if run.kind == "single":
+            by_key[run.key].append(run)
+    for same in by_key.values():
+        same.sort(key=lambda run: run.start)
+        for before, after in pairwise(same):
+            if after.start < before.end:
+                overlaps += 1
+                verdict.faults.append(f"overlap of {before.key}: {before} and {after}")
+            if before.fence is not None and after.fence is not None and after.fence < before.fence:
+                verdict.faults.append(f"the fence of {before.key} fell: {before} and {after}")
+
+    times, per = limit
+    starts = sorted(run.start for run in runs if run.kind == "limited")
+    crowded = 0
+    for first, last in zip(starts, starts[times:], strict=False):
+        if last - first < per - jitter:
+            crowded += 1
+    if crowded:
+        verdict.faults.append(f"{crowded} windows of {per} s hold more than {times} starts")
+    if lost:
+        kinds = Counter(wanted[task_id]["kind"] for task_id in lost)
+        verdict.faults.append(f"{len(lost)} lost: {dict(kinds)}, such as {lost[:3]}")
+    # A body may be cut down, and one more may have ended without its worker's living to say so: both were in flight.
+    kills = sum(event["what"] == "kill" for event in events)
+    in_flight = sum(event.get("in_flight", 0) for event in events if event["what"] == "kill")
+    if len(runs) - len(wanted) > in_flight:
+        verdict.faults.append(f"{len(runs) - len(wanted)} runs too many for {in_flight} tasks in flight at kills")
+    if strangers:
+        verdict.faults.append(f"{len(strangers)} tasks ran that nobody submitted")
+    verdict.figures = {
+        "submitted": len(wanted),
+        "finished": len(finished),
+        "lost": len(lost),
+        "finished twice": len(twice),
+        "cut down": killed,
+        "kills": kills,
+        "in flight at kills": in_flight,
+        "overlaps": overlaps,
+        "crowded windows": crowded,
+    }
+    return verdict
