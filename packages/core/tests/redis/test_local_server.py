@@ -188,13 +188,15 @@ def test_a_fork_neither_ends_the_server_nor_breaks_its_own():
 
 def test_a_bound_process_gets_the_usual_signals():
     """Python ignores SIGPIPE; what it starts must not."""
-    process = start_bound(["sh", "-c", "kill -PIPE $$; echo survived"], stdout=subprocess.PIPE)
+    process = start_bound(["/bin/sh", "-c", "kill -PIPE $$; echo survived"], stdout=subprocess.PIPE)
     assert process.communicate(timeout=30)[0] == b""
     assert process.returncode == -signal.SIGPIPE
 
 
 def test_a_process_that_does_not_listen_is_killed():
-    process = start_bound(["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.1; done"], stdout=subprocess.PIPE)
+    process = start_bound(
+        ["/bin/sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.1; done"], stdout=subprocess.PIPE
+    )
     with process:
         assert process.stdout.readline() == b"ready\n"
         assert end_bound(process, patience=0.2) == -signal.SIGKILL

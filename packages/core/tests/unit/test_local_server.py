@@ -43,6 +43,6 @@ def test_what_only_a_started_server_has_says_so():
     server = LocalServer("/some/redis-server")
     assert server.log() == ""
     for name in ("port", "url", "pid", "socket_url"):
-        with pytest.raises(RuntimeError, match="start|running"):
+        with pytest.raises(RuntimeError, match=r"start|running"):
             getattr(server, name)
     server.stop()

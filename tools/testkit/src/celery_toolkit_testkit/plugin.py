@@ -12,7 +12,7 @@ import pytest
 import redis
 from celery import Celery
 
-from celery_toolkit_core.local_server import LocalServer, ServerNotFound
+from celery_toolkit_core.local_server import LocalServer, ServerNotFound, find_wheel_program
 
 from .events import PATH_VARIABLE, EventLog
 from .proxy import TcpProxy
@@ -35,9 +35,13 @@ def missing(reason: str) -> NoReturn:
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[LocalServer]:
-    """A private Redis server of this test process (each xdist worker has its own), for the whole session."""
+    """A private Redis server of this test process (each xdist worker has its own), for the whole session.
+
+    The variable ``TOOLKIT_TEST_SERVER`` chooses another program than the usual one: a path, or ``wheel``.
+    """
+    chosen = os.environ.get("TOOLKIT_TEST_SERVER")
     try:
-        server = LocalServer()
+        server = LocalServer(find_wheel_program() if chosen == "wheel" else chosen)
     except ServerNotFound as error:
         missing(str(error))
     with server:
