@@ -1,0 +1,139 @@
+"""What all benches share: tables with the target beside the figure, and timings taken side by side."""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+from dataclasses import dataclass, field
+from functools import partial
+from statistics import median
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from celery_toolkit_testkit import TcpProxy
+
+
+@dataclass
+class Table:
+    """A Markdown table; `str` gives its text."""
+
+    title: str
+    columns: Sequence[str]
+    note: str = ""
+    rows: list[Sequence[str]] = field(default_factory=list)
+
+    def add(self, *cells: str) -> None:
+        """Add a row."""
+        assert len(cells) == len(self.columns), cells
+        self.rows.append(cells)
+
+    def __str__(self) -> str:
+        lines = [self.columns, ["---"] * len(self.columns), *self.rows]
+        parts = [f"### {self.title}", "\n".join(f"| {' | '.join(line)} |" for line in lines)]
+        return "\n\n".join([*parts, self.note] if self.note else parts)
+
+
+def judged(value: float, most: float, form: str = "{:.2f}") -> tuple[str, str]:
+    """A figure and its target as two cells; a figure above the target is marked."""
+    shown = form.format(value)
+    return shown if value <= most else f"**{shown}** (missed)", f"<= {form.format(most)}"
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One public call to be measured.
+
+    Attributes:
+        name: As a user writes it.
+        call: The call; its argument is a number that is new each time.
+        before: What must be so for it, not measured; same number.
+    """
+
+    name: str
+    call: Callable[[int], Any]
+    before: Callable[[int], Any] | None = None
+
+
+def round_trips(proxy: TcpProxy, operation: Operation, times: int = 20) -> float:
+    """How often a client waits for the server per call, counted on the wire, once the server knows the scripts."""
+    total = 0
+    for number in range(times):
+        if operation.before:
+            operation.before(number)
+        if number == 0:
+            # The first call loads the script.
+            operation.call(number)
+            if operation.before:
+                operation.before(number)
+        counted = proxy.round_trips
+        operation.call(number)
+        total += proxy.round_trips - counted
+    return total / times
+
+
+def ratios(base: Callable[[int], Any], operations: Sequence[Operation], *, rounds: int) -> dict[str, float]:
+    """Operation -> how many times as long as `base` it takes: medians of calls made in turn."""
+    spans: dict[str, list[int]] = {operation.name: [] for operation in operations}
+    base_spans: list[int] = []
+    gc.collect()
+    gc.disable()
+    try:
+        for number in range(rounds):
+            for operation in operations:
+                if operation.before:
+                    operation.before(number)
+                base_spans.append(_span(partial(base, number)))
+                spans[operation.name].append(_span(partial(operation.call, number)))
+    finally:
+        gc.enable()
+    return {name: median(each) / median(base_spans) for name, each in spans.items()}
+
+
+def server_microseconds(client: Any, operation: Operation, times: int = 200) -> float:
+    """How long the server itself works on one call, by its own clock: it bounds the calls of all clients together."""
+    if operation.before:
+        for number in range(times):
+            operation.before(number)
+    client.config_resetstat()
+    for number in range(times):
+        operation.call(number)
+    stats = client.info("commandstats")
+    return sum(stats[name]["usec"] for name in stats if name.startswith("cmdstat_eval")) / times
+
+
+def side_by_side(calls: Mapping[str, Callable[[], Any]], *, rounds: int) -> dict[str, float]:
+    """Name -> median nanoseconds of one call, the calls made in turn."""
+    spans: dict[str, list[int]] = {name: [] for name in calls}
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(rounds):
+            for name, call in calls.items():
+                spans[name].append(_span(call))
+    finally:
+        gc.enable()
+    return {name: median(each) for name, each in spans.items()}
+
+
+def kibibytes(make: Callable[[], Any]) -> float:
+    """Memory that Python holds for what `make` returns."""
+    make()  # what is cached on the first call is not its own
+    gc.collect()
+    tracemalloc.start()
+    try:
+        kept = make()
+        gc.collect()
+        size = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    del kept
+    return size / 1024
+
+
+def _span(call: Callable[[], Any]) -> int:
+    start = perf_counter_ns()
+    call()
+    return perf_counter_ns() - start
