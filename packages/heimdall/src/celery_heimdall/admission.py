@@ -233,7 +233,7 @@ class HeimdallGate(Gate):
         getattr(self, f"_{verdict}")(claim, delivery, proceed, *rest)
 
     def _claim(self, delivery: Delivery, token: str) -> Claim | None:
-        headers = delivery.message.headers
+        headers: dict[str, Any] = delivery.message.headers
         attempt = headers.get("retries") or 0
         call = Call(self.task, load=lambda: delivery.message.payload[:2])
         try:
@@ -266,7 +266,7 @@ class HeimdallGate(Gate):
                 return answer
 
     def _run(self, claim: Claim, delivery: Delivery, proceed: Callable[[], None], fence: int, holder: str) -> None:
-        headers = delivery.message.headers
+        headers: dict[str, Any] = delivery.message.headers
         headers[TOKEN] = claim.token
         if fence:
             headers[FENCE] = fence
@@ -278,7 +278,8 @@ class HeimdallGate(Gate):
         proceed()
 
     def _join(self, _: Claim, delivery: Delivery, proceed: Callable[[], None], holder: str, state: str) -> None:
-        delivery.message.headers[JOIN] = [holder, state]
+        headers: dict[str, Any] = delivery.message.headers
+        headers[JOIN] = [holder, state]
         self._set_route(delivery)
         proceed()
 
@@ -307,7 +308,8 @@ class HeimdallGate(Gate):
 
     def _set_route(self, delivery: Delivery) -> None:
         """A woken message counts as received from where it was sent to: a retry goes back there."""
-        route = delivery.message.headers.pop(ROUTE, None)
+        headers: dict[str, Any] = delivery.message.headers
+        route = headers.pop(ROUTE, None)
         if route is not None:
             exchange, routing_key = route
             delivery.message.delivery_info.update(exchange=exchange, routing_key=routing_key)

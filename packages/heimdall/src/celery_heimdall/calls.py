@@ -83,7 +83,8 @@ class Call:
         return [self._demand(limit, prefix, lease) for limit in limits]
 
     def _demand(self, limit: RateLimit | Concurrency, prefix: str, lease: float) -> core.Demand:
-        name, part = limit.name or self.task.name, ()
+        name: str = limit.name or self.task.name
+        part: tuple[str, ...] = ()
         if limit.key is not None:
             label = self._given_key(limit.key)
             # As in celery-heimdall 1.0, a key alone names the limit: tasks that share the key share the count.

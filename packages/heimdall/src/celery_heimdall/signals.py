@@ -6,16 +6,16 @@ from celery.utils.dispatch import Signal
 
 #: A call or a message was recognised as the duplicate of a task that holds its key.
 #: Sender: the task. Arguments: ``task_id`` (None where no message exists), ``holder``.
-task_deduplicated = Signal(name="task_deduplicated", providing_args={"task_id", "holder"})
+task_deduplicated = Signal(name="task_deduplicated", providing_args=["task_id", "holder"])
 
 #: A task was parked, for a limit or behind a running task of its key.
 #: Sender: the task. Arguments: ``task_id``, ``wait`` (seconds until the next look).
-task_rate_limited = Signal(name="task_rate_limited", providing_args={"task_id", "wait"})
+task_rate_limited = Signal(name="task_rate_limited", providing_args=["task_id", "wait"])
 
 #: A task ended, or left the worker, and everything it held was given back.
 #: Sender: the task. Arguments: ``task_id``, ``outcome``.
-task_released = Signal(name="task_released", providing_args={"task_id", "outcome"})
+task_released = Signal(name="task_released", providing_args=["task_id", "outcome"])
 
 #: The lock or a place of a task that still runs was lost; its result is kept, but another may run beside it.
 #: Sender: the task. Arguments: ``task_id``, ``key``.
-lock_lost = Signal(name="lock_lost", providing_args={"task_id", "key"})
+lock_lost = Signal(name="lock_lost", providing_args=["task_id", "key"])

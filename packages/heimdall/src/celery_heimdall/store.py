@@ -76,3 +76,12 @@ def stores(app: Celery) -> list[Store]:
     """All stores of an application that were used in this process."""
     with _lock:
         return list(_stores.get(app, {}).values())
+
+
+def all_stores(app: Celery) -> list[Store]:
+    """The stores of all tasks of an application, also of tasks that this process has not met yet."""
+    for task in list(app.tasks.values()):
+        options = getattr(task, "heimdall_config", None)
+        if options is not None and options.active:
+            _ = task.heimdall_store  # type: ignore[attr-defined]  # only HeimdallTask has active options
+    return stores(app)

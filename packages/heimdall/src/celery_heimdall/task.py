@@ -70,7 +70,7 @@ class HeimdallTask(GatedTask):
         run = cls.__dict__.get("run")
         if run is not None:
             function = run.__func__ if isinstance(run, staticmethod) else run
-            check_signature(options, cls.name or cls.__name__, function, bound=not isinstance(run, staticmethod))
+            check_signature(options, str(cls.name or cls.__name__), function, bound=not isinstance(run, staticmethod))
         wanted = options.unique
         if wanted is not None and wanted.on_conflict == "join" and getattr(cls, "ignore_result", None):
             raise InvalidParameter("on_conflict", "join", "a task with ignore_result=True has no result to join")
@@ -127,7 +127,7 @@ class HeimdallTask(GatedTask):
                 args, kwargs, task_id=task_id, producer=producer, link=link, link_error=link_error, shadow=shadow,
                 **options,
             )  # fmt: skip
-            result.deduplicated = False
+            result.deduplicated = False  # type: ignore[attr-defined]  # ours, on Celery's object
             return result
 
         wanted = self.heimdall_config.unique
@@ -186,7 +186,7 @@ class HeimdallTask(GatedTask):
             self._start(token, args, kwargs)
         if holder := request.get(HOLDER):
             # The holder has ended without heimdall having seen how; without a result of it we do the work.
-            result = AsyncResult(holder, app=self.app)
+            result: Any = AsyncResult(holder, app=self.app)
             if result.state in (states.SUCCESS, states.FAILURE):
                 return _shared(result)
         return super().__call__(*args, **kwargs)
@@ -222,7 +222,7 @@ def current_fence() -> int | None:
 
 
 def _joined_result(task: Any, holder: str, state: str) -> Any:
-    result = AsyncResult(holder, app=task.app)
+    result: Any = AsyncResult(holder, app=task.app)
     if result.state in (states.SUCCESS, states.FAILURE):
         return _shared(result)
     # A holder whose result is not kept (ignore_result, or it has expired): how it ended is known all the same.

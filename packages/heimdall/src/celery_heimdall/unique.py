@@ -134,8 +134,14 @@ def release_lock(task: Any, key: str) -> bool:
 
     A body that runs goes on, but is told that its lock is lost.
     """
-    lock = lock_of(task, parameters.text("key", key))
-    return bool(lock.store.run("free", [*lock.keys, lock.lane, *lock.store.parking[2:3]], [lane_of(lock.lane)]))
+    store = task.heimdall_store
+    return free(store, task.heimdall_config.lock_prefix or store.settings.lock_prefix, parameters.text("key", key))
+
+
+def free(store: Store, prefix: str, label: str) -> bool:
+    """Free a key, whoever has it; False when nobody had."""
+    lane, *keys = store.lock(prefix, label)
+    return bool(store.run("free", [*keys, lane, store.parking[2]], [lane_of(lane)]))
 
 
 def rate_limited_countdown(task: Any, key: str, args: Sequence[Any], kwargs: dict[str, Any]) -> float:
@@ -164,9 +170,21 @@ def demands_of(task: Any, call: Call) -> list[core.Demand]:
     return call.demands(options.limits, prefix, store.settings.lease)
 
 
-def slots_in(task: Any) -> bool:
-    """Whether the task holds places while it runs."""
-    return any(isinstance(limit, Concurrency) for limit in task.heimdall_config.limits)
+def declared_limits(app: Any) -> list[tuple[Store, list[core.Demand]]]:
+    """What the tasks of an application declare: the limits that are the same for every call."""
+    found: dict[Store, dict[Any, core.Demand]] = {}
+    for task in app.tasks.values():
+        options = getattr(task, "heimdall_config", None)
+        if options is None:
+            continue
+        for limit in options.limits:
+            fixed = isinstance(limit, Concurrency) or not callable(limit.rate_limit)
+            if fixed and limit.by is None and not callable(limit.key):
+                store = task.heimdall_store
+                prefix = options.rate_limit_prefix or store.settings.rate_limit_prefix
+                (demand,) = Call(task).demands([limit], prefix, store.settings.lease)
+                found.setdefault(store, {})[demand.kind, demand.limit.name, demand.part] = demand
+    return [(store, list(demands.values())) for store, demands in found.items()]
 
 
 def lane_of(lane_key: str) -> str:

@@ -5,36 +5,51 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from celery import bootsteps
-
-from celery_toolkit_core.keeper import Keeper
+from celery_toolkit_core.celery import worker
+from celery_toolkit_core.connection import warn_if_evicting
 
 from . import admission, waking
-from .store import settings_of, stores
+from .settings import HeimdallSettings
+from .store import all_stores, settings_of, stores
 
 if TYPE_CHECKING:
     from celery import Celery
 
 logger = logging.getLogger(__name__)
 
-keeper = Keeper("heimdall-keeper")
 
+class HeimdallStep(worker.WorkerStep):
+    """Renews what this worker's tasks hold, and brings parked tasks back through the queues that it consumes."""
 
-class HeimdallStep(bootsteps.StartStopStep):  # type: ignore[misc]
-    """Starts with the consumer, and again after each reconnect; ends with the worker."""
+    prefix = "heimdall"
+    settings = HeimdallSettings
+    replaces = ("celery-toolkit-heimdall", "celery-heimdall")
 
-    requires = ("celery.worker.consumer.tasks:Tasks",)
+    def prepare(self, consumer: Any) -> None:
+        """Give the keeper its job and start the waker."""
+        app = consumer.app
+        for store in all_stores(app):
+            warn_if_evicting(store.client, logger)
+        self.keeper.every(settings_of(app).lease / 3, lambda: _renew(app))
+        waking.waker(app).start()
 
     def start(self, consumer: Any) -> None:
-        app = consumer.app
-        waking.waker(app).start()
-        if not keeper._jobs:
-            keeper.every(settings_of(app).lease / 3, lambda: [admission.renew(store) for store in stores(app)])
-        keeper.start()
-        for name in list(app.amqp.queues.consume_from):
+        """Consume, beside each queue, the one through which its woken tasks come back."""
+        super().start(consumer)
+        for name in tuple(consumer.app.amqp.queues.consume_from):
             if not name.endswith(waking.SUFFIX):
-                consumer.add_task_queue(name + waking.SUFFIX)
+                consumer.add_task_queue(f"{name}{waking.SUFFIX}")
+
+    def finish(self, consumer: Any) -> None:
+        """Leave the waking to other workers."""
+        waking.waker(consumer.app).stop()
 
 
 def install(app: Celery) -> None:
-    app.steps["consumer"].add(HeimdallStep)
+    """Let the workers of the application run the step."""
+    worker.install(app, HeimdallStep)
+
+
+def _renew(app: Celery) -> None:
+    for store in stores(app):
+        admission.renew(store)

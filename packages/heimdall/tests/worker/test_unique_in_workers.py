@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from celery_toolkit_testkit import eventually
 
 
@@ -34,3 +35,109 @@ def test_the_key_is_free_after(how, celery_app_module, celery_worker_process, ev
     app.ending.delay("a", how)
     event_log.wait_for(1, what="end")
     eventually(lambda: not app.ending.delay("a", how).deduplicated)
+
+
+def test_a_duplicate_past_apply_async_neither_runs_nor_frees_nor_reports_success(
+    celery_app_module, celery_worker_process, event_log
+):
+    """celery-heimdall 1.0 reports SUCCESS for it, and deletes the owner's lock."""
+    app = celery_app_module("guarded")
+    celery_worker_process("guarded")
+    owner = app.unique.delay("a", seconds=2.0)
+    event_log.wait_for(1, what="begin")
+    sent = app.app.send_task("unique", ("a",), {"seconds": 0.0})
+    eventually(lambda: sent.state == "REVOKED")
+    assert app.unique.delay("a", seconds=2.0).id == owner.id
+    owner.get(timeout=60)
+    assert [event["id"] for event in event_log.events(what="begin")] == [owner.id]
+    again = app.app.send_task("unique", ("a",), {"seconds": 0.0})
+    assert again.get(timeout=60)
+
+
+def test_a_message_that_comes_twice_runs_once(celery_app_module, celery_worker_process, event_log):
+    """A publish whose answer was lost is sent again; a broker may also deliver the same message to two workers."""
+    app = celery_app_module("guarded")
+    first = app.unique.delay("a", seconds=0.5)
+    with app.app.connection_for_read() as connection, connection.channel() as channel:
+        message = channel._get("celery")
+        channel._put("celery", message)
+        channel._put("celery", message)
+    celery_worker_process("guarded", concurrency=4)
+    first.get(timeout=60)
+    assert app.unique.apply_async(("b",), {"seconds": 0.1}).get(timeout=60)
+    assert len(event_log.events(what="begin", key="a")) == 1
+
+
+def test_a_task_longer_than_its_timeout_is_not_overlapped(celery_app_module, celery_worker_process, event_log):
+    """Peers run three at once: their lock ends while the body goes on."""
+    app = celery_app_module("guarded")
+    celery_worker_process("guarded", concurrency=4)
+    first = app.brief.delay("a", seconds=5.0)
+    event_log.wait_for(1, what="begin")
+    second = eventually(lambda: not (next_one := app.brief.delay("a")).deduplicated and next_one)
+    assert second.id != first.id
+    second.get(timeout=60)
+    assert [(event["what"], event["id"]) for event in event_log.events()] == [
+        ("begin", first.id),
+        ("end", first.id),
+        ("begin", second.id),
+        ("end", second.id),
+    ]
+    begun = event_log.events(what="begin")
+    assert begun[0]["fence"] < begun[1]["fence"]
+
+
+def test_a_killed_workers_key_is_free_within_its_lease(celery_app_module, celery_worker_process, event_log):
+    """Peers keep the lock for an hour."""
+    app = celery_app_module("guarded")
+    worker = celery_worker_process("guarded")
+    app.unique.delay("a", seconds=60)
+    event_log.wait_for(1, what="begin")
+    worker.kill()
+    celery_worker_process("guarded")
+    fresh = eventually(lambda: not (again := app.unique.delay("a", seconds=60)).deduplicated and again)
+    event_log.wait_for(2, what="begin", timeout=20)
+    assert event_log.events(what="begin")[1]["id"] == fresh.id
+
+
+@pytest.mark.parametrize("how", ["revoked", "expired", "terminated", "time limit"])
+def test_the_key_is_free_at_once_after_a_task_was(how, celery_app_module, celery_worker_process, event_log):
+    """Peers keep the lock in 15 of 15 such cases."""
+    app = celery_app_module("guarded")
+    options = {"expired": {"expires": 0.01}, "time limit": {"time_limit": 1}}.get(how, {})
+    if how == "revoked":
+        celery_worker_process("guarded", quiet=False)
+        blockers = [app.unique.delay(str(number), seconds=3.0) for number in range(2)]
+        event_log.wait_for(2, what="begin")
+        app.unique.apply_async(("a",), {"seconds": 30}).revoke()
+        blockers[0].get(timeout=60)
+    else:
+        first = app.unique.apply_async(("a",), {"seconds": 30}, **options)
+        celery_worker_process("guarded")
+        if how == "terminated":
+            event_log.wait_for(1, what="begin")
+            first.revoke(terminate=True)
+    eventually(lambda: not app.unique.delay("a", seconds=30).deduplicated)
+
+
+def test_one_may_wait_while_one_runs(celery_app_module, celery_worker_process, event_log):
+    app = celery_app_module("guarded")
+    celery_worker_process("guarded", concurrency=4)
+    first = app.one_waits.delay("a", seconds=1.0)
+    event_log.wait_for(1, what="begin")
+    second = eventually(lambda: not (again := app.one_waits.delay("a", seconds=1.0)).deduplicated and again)
+    third = app.one_waits.delay("a", seconds=1.0)
+    assert third.id == second.id
+    second.get(timeout=60)
+    assert [event["id"] for event in event_log.events()] == [first.id, first.id, second.id, second.id]
+
+
+def test_a_key_kept_until_its_expiry_outlives_its_task(celery_app_module, celery_worker_process, event_log):
+    app = celery_app_module("guarded")
+    celery_worker_process("guarded")
+    first = app.interval.delay("a")
+    first.get(timeout=60)
+    assert app.interval.delay("a").id == first.id
+    sent = app.app.send_task("interval", ("a",))
+    eventually(lambda: sent.state == "REVOKED")
+    assert len(event_log.events(what="begin")) == 1

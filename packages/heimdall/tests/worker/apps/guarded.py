@@ -7,9 +7,9 @@ import time
 
 from celery import Celery
 from celery.exceptions import Ignore, Reject
-from celery_toolkit_testkit.events import log_event
 
 from celery_heimdall import Concurrency, HeimdallTask, RateLimit, Unique, current_fence
+from celery_toolkit_testkit.events import log_event
 
 app = Celery("guarded")
 app.conf.update(

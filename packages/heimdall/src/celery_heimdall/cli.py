@@ -1,0 +1,116 @@
+"""``celery heimdall``: who holds what, and why a task is not running."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from celery_toolkit_core.celery.cli import Group, json_option, pass_app, show
+
+
+@click.group(cls=Group)
+def heimdall() -> None:
+    """Unique and limited tasks: who holds what, and why a task is not running."""
+
+
+@heimdall.command()
+@click.option("--task", help="Only the locks that tasks of this name took.")
+@json_option
+@pass_app
+def locks(app: Any, task: str | None, as_json: bool) -> None:
+    """The keys that are held now."""
+    from . import inspection
+
+    show([row for store in _stores(app) for row in inspection.locks(store, task=task)], as_json=as_json)
+
+
+@heimdall.command("show")
+@click.argument("key")
+@json_option
+@pass_app
+def show_key(app: Any, key: str, as_json: bool) -> None:
+    """One key."""
+    from . import inspection
+
+    found = [inspection.lock(store, store.lock(prefix, key)) for store, prefix in _prefixes(app)]
+    rows = [row for row in found if row is not None]
+    if not rows:
+        raise click.ClickException(f"nobody holds the key {key}")
+    for row in rows:
+        show(row, as_json=as_json)
+
+
+@heimdall.command()
+@click.argument("key")
+@pass_app
+def release(app: Any, key: str) -> None:
+    """Free a key by hand; a body that runs goes on."""
+    from .unique import free
+
+    freed = [free(store, prefix, key) for store, prefix in _prefixes(app)]
+    if not any(freed):
+        raise click.ClickException(f"nobody holds the key {key}")
+    click.echo(f"released {key}")
+
+
+@heimdall.command()
+@json_option
+@pass_app
+def limits(app: Any, as_json: bool) -> None:
+    """The limits that tasks of the application declare without parts, and how much of them is used."""
+    from celery_toolkit_core.limits import Limiter
+
+    from .unique import declared_limits
+
+    rows = []
+    for store, demands in declared_limits(app):
+        for state in Limiter(store.client, store.space).peek(demands):
+            limit = state.demand.limit
+            rows.append(
+                {
+                    "limit": limit.name,
+                    "kind": state.demand.kind,
+                    "times": state.times,
+                    "per": state.per if state.demand.kind == "rate" else None,
+                    "used": state.used,
+                    "free_in": state.retry_after,
+                }
+            )
+    show(rows, as_json=as_json)
+
+
+@heimdall.command()
+@json_option
+@pass_app
+def parked(app: Any, as_json: bool) -> None:
+    """The tasks that wait in Redis."""
+    from . import inspection
+
+    show([row for store in _stores(app) for row in inspection.parked(store)], as_json=as_json)
+
+
+@heimdall.command()
+@click.argument("task_id")
+@pass_app
+def explain(app: Any, task_id: str) -> None:
+    """Why a task is not running."""
+    from . import inspection
+
+    for store in _stores(app):
+        click.echo(inspection.explain(store, task_id))
+
+
+def _stores(app: Any) -> list[Any]:
+    from .store import all_stores, store_of
+
+    app.finalize()
+    app.loader.import_default_modules()
+    return all_stores(app) or [store_of(app)]
+
+
+def _prefixes(app: Any) -> list[tuple[Any, str]]:
+    stores = _stores(app)
+    options = [getattr(task, "heimdall_config", None) for task in app.tasks.values()]
+    own = {each.lock_prefix for each in options if each and each.lock_prefix}
+    return [(store, prefix) for store in stores for prefix in sorted({store.settings.lock_prefix, *own})]
