@@ -61,7 +61,9 @@ class Ranch:
         with _lock:
             for name, value in config.items():
                 if self._argument.setdefault(name, value) != value:
-                    raise InvalidParameter("config", {name: value}, "another task of this application has another value")
+                    raise InvalidParameter(
+                        "config", {name: value}, "another task of this application has another value"
+                    )
             self._settings = None
 
     @property

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from celery_toolkit_core.celery.deliveries import Delivery
     from celery_toolkit_core.celery.outcomes import Outcome
-
     from celery_toolkit_core.keeper import Job
 
     from .application import Ranch
@@ -218,4 +217,3 @@ class Settler(Follower):
 def quarantine(claims: Claims, claimed: Claimed) -> None:
     """Put a claimed task aside whose bytes cannot be read."""
     claims.report(Report("end", claimed.entry, claimed.token, "quarantined"))
-

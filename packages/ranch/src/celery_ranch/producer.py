@@ -155,5 +155,14 @@ def _delay(eta: Any, ranch: Ranch) -> float:
 
 
 def _how_to_send(options: dict[str, Any]) -> dict[str, Any]:
-    names = ("retry", "retry_policy", "declare", "delivery_mode", "timeout", "confirm_timeout", "mandatory", "immediate")
+    names = (
+        "retry",
+        "retry_policy",
+        "declare",
+        "delivery_mode",
+        "timeout",
+        "confirm_timeout",
+        "mandatory",
+        "immediate",
+    )
     return {name: options[name] for name in names if options.get(name) is not None}

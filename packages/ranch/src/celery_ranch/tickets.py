@@ -73,9 +73,7 @@ class TicketStrategy:
         self._claims: Claims = claims_of(ranch_of(app))
         self._complained: set[str] = set()
 
-    def __call__(
-        self, message: Message, payload: Any, ack: Any, reject: Any, callbacks: Any, **options: Any
-    ) -> None:
+    def __call__(self, message: Message, payload: Any, ack: Any, reject: Any, callbacks: Any, **options: Any) -> None:
         """Claim for one ticket and hand the claimed task to the strategy of its own task."""
         consumer = self._consumer
         try:

@@ -12,7 +12,7 @@ from celery.exceptions import Ignore, Reject
 from celery_ranch import RanchTask, lru_task
 from celery_toolkit_testkit import log_event
 
-app = Celery("fair", broker=os.environ["CELERY_BROKER_URL"], backend=os.environ["CELERY_RESULT_BACKEND"])
+app = Celery("ranch_fair", broker=os.environ["CELERY_BROKER_URL"], backend=os.environ["CELERY_RESULT_BACKEND"])
 app.conf.update(
     worker_prefetch_multiplier=1,
     task_acks_late=os.environ.get("ACKS_LATE", "1") == "1",
