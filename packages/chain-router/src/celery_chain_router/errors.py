@@ -30,17 +30,20 @@ class WorkerNameTaken(ChainRouterError):
     Attributes:
         name: The worker's name, the part of ``-n`` in front of the ``@``.
         holder: Who has it: node name and process id.
+        remaining: Seconds until its lease ends, unless it gives a sign of life.
     """
 
     name: str
     holder: str
+    remaining: float
 
-    def __init__(self, name: str, holder: str) -> None:
+    def __init__(self, name: str, holder: str, remaining: float) -> None:
         super().__init__(
             f"the worker name {name!r} is taken by {holder}, which is alive; start this one with another -n, "
             "or without -n to get a free slot",
             name=name,
             holder=holder,
+            remaining=remaining,
         )
 
 

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections import Counter
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
+from celery._state import get_current_app
+
 from celery_toolkit_core.canonical import key_bytes
+from celery_toolkit_core.errors import InvalidParameter
+from celery_toolkit_core.log import event
 from celery_toolkit_core.ring import HashRing
 
+from .discovery import find_router, membership_of
 from .key_rules import KeyRules
 from .mark import HEADER, Mark
+from .membership import View
 from .names import weight as checked_weight
 from .names import worker_name
 from .options import RouterOptions
+from .roster import on_the_ring
+from .sharing import Sharing
 from .worker_file import WorkerFile
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Mapping, Sequence
 
     from .options import Extractor
@@ -29,7 +37,8 @@ logger = logging.getLogger(__name__)
 class ChainRouter:
     """A Celery router that keeps each key on one worker, by consistent hashing.
 
-    ``app.conf.task_routes = router`` is all that a producer needs. Every worker consumes the queue of its name.
+    ``app.conf.task_routes = router`` is all that producers and workers need. Every worker consumes the queue of its
+    name. Where the application has a Redis, workers come and go by themselves and all processes share who is there.
 
     Args:
         routing_key: Name of the argument to route by, given by name or by position.
@@ -71,8 +80,11 @@ class ChainRouter:
         self._file = WorkerFile(options.persistent_file) if options.persistent_file else None
         if self._file and options.reset_persistent:
             self._file.reset()
-        self._lock = Lock()
+        self._lock, self._pid = Lock(), os.getpid()
         self._registered: dict[str, float] = self._file.read() if self._file else {}
+        self._unregistered: frozenset[str] = frozenset()
+        self._sharing: Sharing | None = None
+        self._is_attached = False
         self._routed: Counter[str] = Counter()
         self._ring = self._build(self._registered)
 
@@ -105,7 +117,39 @@ class ChainRouter:
     @property
     def ring(self) -> HashRing:
         """The ring that decides now."""
+        if self._sharing is not None:
+            self._sharing.touch()
         return self._ring
+
+    @property
+    def registered(self) -> list[str]:
+        """The workers that were registered by hand, in the order of their registration."""
+        return list(self._registered)
+
+    @property
+    def hash_function(self) -> Callable[[bytes], int]:
+        """The hash of keys."""
+        return self._options.hash_function
+
+    @property
+    def sharing(self) -> Sharing | None:
+        """What this process knows of the shared membership; ``None`` until `attach`, and without a Redis."""
+        return self._sharing
+
+    def attach(self, app: Any) -> Sharing | None:
+        """Share the membership through the Redis of an application; Celery's first call of the router does this.
+
+        Nothing is sent yet. A second call does nothing.
+
+        Raises:
+            InvalidParameter: A setting ``chain_router_*`` cannot be meant.
+        """
+        if not self._is_attached:
+            self._is_attached = True
+            connect = membership_of(app)
+            if connect is not None:
+                self._sharing = Sharing(connect, self._adopt)
+        return self._sharing
 
     def register_worker(self, name: str, *, weight: float = 1) -> list[int]:
         """Put a worker on the ring, or change its weight; registering twice is registering once.
@@ -126,11 +170,15 @@ class ChainRouter:
         def add(members: dict[str, float]) -> None:
             members[name] = weight
 
-        self._change(add)
-        return self.ring.positions(name)
+        with self._guard():
+            self._change(add, self._unregistered - {name})
+            return self._build({name: weight}).positions(name)
 
     def unregister_worker(self, name: str) -> bool:
         """Take a worker off the ring; its keys, and no others, go to the other workers.
+
+        This holds for this process, and for the persistent file. A worker that has joined by itself is taken off for
+        everybody by ``celery chain-router drain``.
 
         Returns:
             Whether it was there.
@@ -144,7 +192,8 @@ class ChainRouter:
         def remove(members: dict[str, float]) -> None:
             members.pop(name, None)
 
-        self._change(remove)
+        with self._guard():
+            self._change(remove, self._unregistered | {name})
         return True
 
     def route_task(
@@ -168,8 +217,11 @@ class ChainRouter:
         Returns:
             ``{"queue": worker}``, or ``None`` when there is no worker.
         """
-        owner = self._owner(self._hash(name, args, kwargs, task))
-        return None if owner is None else {"queue": owner}
+        owner = self._at(self._hash(name, args, kwargs, task))
+        if owner is None:
+            return None
+        self._routed[owner] += 1
+        return {"queue": owner}
 
     def get_worker_for_key(self, key: Any) -> str | None:
         """The worker to which a call with this routing key goes; ``None`` when there is no worker.
@@ -211,6 +263,8 @@ class ChainRouter:
         options: dict[str, Any],
         task: Any,
     ) -> dict[str, Any] | None:
+        if not self._is_attached:
+            self._attach_quietly(task)
         headers = options.get("headers") or {}
         mark = Mark.read(headers)
         chosen = _chosen(options)
@@ -220,38 +274,60 @@ class ChainRouter:
                 options["headers"] = {**headers, HEADER: Mark(chosen).header()}
             return None
         key = self._hash(name, args, kwargs, task)
-        owner = self._owner(key)
-        if owner is None:
+        ring = self.ring
+        if not ring:
             return None
+        owner = ring.at(key)
+        self._routed[owner] += 1
         for option in ("queue", "exchange", "routing_key", "exchange_type"):
             options.pop(option, None)
-        options["headers"] = {**headers, HEADER: Mark(owner, key, self.ring.fingerprint).header()}
+        options["headers"] = {**headers, HEADER: Mark(owner, key, ring.fingerprint).header()}
         _declare(owner, task)
         return {"queue": owner}
 
+    def _attach_quietly(self, task: Any) -> None:
+        app = task.app if task is not None else get_current_app()
+        # A bare name says nothing of its application, and the current one may be another than this router's.
+        if task is None and find_router(app) is not self:
+            return
+        try:
+            self.attach(app)
+        except InvalidParameter as error:  # it stops workers at their start; a producer goes on with what it has
+            event(logger, logging.ERROR, "chain_router_not_shared", error=str(error))
+
     def _hash(self, name: str, args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None, task: Any = None) -> int:
         return self._options.hash_function(self._rules.encoded(name, args, kwargs, task))
-
-    def _owner(self, position: int) -> str | None:
-        owner = self._at(position)
-        if owner is not None:
-            self._routed[owner] += 1
-        return owner
 
     def _at(self, position: int) -> str | None:
         ring = self.ring
         return ring.at(position) if ring else None
 
-    def _change(self, change: Callable[[dict[str, float]], None]) -> None:
-        with self._lock:
-            members = dict(self._registered)
-            change(members)
-            ring = self._build(members)
-            if self._file:
-                # Others may have registered in the file meanwhile: from now on they are ours, too.
-                members = self._file.update(change)
-                ring = self._build(members)
-            self._registered, self._ring = members, ring
+    def _change(self, change: Callable[[dict[str, float]], None], unregistered: frozenset[str]) -> None:
+        """Change who is registered by hand; the caller holds the lock."""
+        members = dict(self._registered)
+        change(members)
+        # Before anything is written: it refuses points without bound.
+        self._build(members)
+        if self._file:
+            # Others may have registered in the file meanwhile: from now on they are ours, too.
+            members = self._file.update(change)
+        self._registered, self._unregistered = members, unregistered
+        self._rebuild()
+
+    def _guard(self) -> Lock:
+        # A fork may have copied the lock while a thread, which the child does not have, held it.
+        if self._pid != os.getpid():
+            self._lock, self._pid = Lock(), os.getpid()
+        return self._lock
+
+    def _adopt(self, view: View) -> None:
+        """Take over a new view of the membership; called in the thread that has read it."""
+        with self._guard():
+            self._rebuild()
+
+    def _rebuild(self) -> None:
+        view = self._sharing.view if self._sharing else View()
+        self._ring = self._build(on_the_ring(self._registered, view, self._unregistered))
 
     def _build(self, members: Mapping[str, float]) -> HashRing:
         return HashRing(members, virtual_nodes=self._options.virtual_nodes, function=self._options.hash_function)

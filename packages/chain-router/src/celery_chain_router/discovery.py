@@ -1,0 +1,63 @@
+"""Discovery: the router of an application, and the Redis in which its membership is shared."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from celery.utils.functional import maybe_evaluate
+
+from celery_toolkit_core.connection import connect, find_redis_url
+from celery_toolkit_core.errors import InvalidParameter, ToolkitError
+from celery_toolkit_core.keys import KeySpace
+from celery_toolkit_core.settings import read_settings
+
+from .membership import Membership
+from .settings import PREFIX, ChainRouterSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .router import ChainRouter
+
+
+def find_router(app: Any) -> ChainRouter | None:
+    """The ChainRouter in ``task_routes``: alone, in a list, or by its import name; the first when there are several."""
+    from .router import ChainRouter
+
+    for route in app.amqp.routes:
+        router = maybe_evaluate(route)
+        if isinstance(router, ChainRouter):
+            return router
+    return None
+
+
+def settings_of(app: Any) -> ChainRouterSettings:
+    """The application's ``chain_router_*``.
+
+    Raises:
+        InvalidParameter: One of them cannot be meant.
+    """
+    return read_settings(ChainRouterSettings, PREFIX, app.conf.get)
+
+
+def key_space(settings: ChainRouterSettings) -> KeySpace:
+    """Where the ring lives in Redis."""
+    return KeySpace(settings.prefix, settings.ring)
+
+
+def membership_of(app: Any) -> Callable[[], Membership] | None:
+    """What connects to the shared membership; ``None`` when the application has no Redis or wants no discovery.
+
+    Raises:
+        InvalidParameter: A setting cannot be meant.
+    """
+    settings = settings_of(app)
+    if not settings.discovery:
+        return None
+    try:
+        url = find_redis_url(lambda key: getattr(app.conf, key, None), PREFIX)
+    except InvalidParameter:
+        raise
+    except ToolkitError:  # none of the four settings names a Redis
+        return None
+    return lambda: Membership(connect(url), key_space(settings), lease=settings.lease)

@@ -1,0 +1,184 @@
+"""What runs in a worker: it joins the ring at its start, consumes its own queue, and leaves at its end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+
+from celery.signals import worker_init, worker_shutting_down
+from celery.worker import state
+
+from celery_toolkit_core.celery.worker import WorkerStep, install, refuse_both
+from celery_toolkit_core.errors import InvalidParameter, RedisUnavailable, ToolkitError
+from celery_toolkit_core.keeper import Elected, Keeper
+from celery_toolkit_core.leases import Leases
+from celery_toolkit_core.log import event
+
+from .discovery import find_router, settings_of
+from .errors import WorkerNameTaken
+from .names import weight, worker_name
+from .orphans import Orphans
+from .presence import Presence
+from .settings import PREFIX, ChainRouterSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .router import ChainRouter
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two looks for dead workers and their messages.
+SWEEP = 1.0
+
+_EX_FAILURE = 1
+
+
+@worker_init.connect(weak=False)
+def on_worker_init(sender: Any, **_: Any) -> None:
+    """Join the ring, if the application has one and this worker is meant to be on it.
+
+    Celery logs what a signal's receiver raises and goes on; only ``SystemExit`` stops the worker.
+    """
+    try:
+        router = find_router(sender.app)
+        if router is not None:
+            refuse_both("celery-toolkit-chain-router", "celery-chain-router")
+            _enter(sender, router)
+    except ToolkitError as error:
+        raise SystemExit(f"chain-router: {error}") from error
+
+
+def _enter(worker: Any, router: ChainRouter) -> None:
+    sharing = router.attach(worker.app)
+    wanted = _wanted_names(worker, router)
+    if wanted is None:
+        return
+    names, slots = wanted
+    if sharing is None:
+        # Nothing to join: a worker that was registered by hand still finds its queue without -Q.
+        if names and names[0] in router.ring:
+            _consume(worker.app, names[0])
+        return
+    presence = Presence(
+        sharing.membership,
+        worker.hostname,
+        _weight(worker.app),
+        lambda name: _companions(worker.app, name),
+    )
+    try:
+        presence.join(names, slots=slots, waiting=_say_waiting)
+    except RedisUnavailable:
+        if slots:
+            raise
+        presence.claim(names[0])
+    sharing.refresh()
+    _consume(worker.app, presence.name)
+    worker.chain_router_presence = presence
+    install(worker.app, RingStep)
+
+
+def _wanted_names(worker: Any, router: ChainRouter) -> tuple[Sequence[str], bool] | None:
+    """(names in order of preference, whether a free slot will do); ``None`` when this worker stays off the ring.
+
+    With ``-Q`` the operator has said what the worker is for: it joins only if its own queue is among that.
+    """
+    slot = os.environ.get("CHAIN_ROUTER_SLOT")
+    if slot:
+        return [worker_name(slot)], False
+    selected = worker.app.amqp.queues._consume_from
+    node = worker.hostname.partition("@")[0]
+    if node != "celery":
+        return ([worker_name(node)], False) if selected is None or node in selected else None
+    return (router.registered, True) if selected is None else None
+
+
+def _weight(app: Any) -> float:
+    given = os.environ.get("CHAIN_ROUTER_WEIGHT")
+    if not given:
+        return settings_of(app).weight
+    try:
+        return weight(float(given))
+    except ValueError as error:
+        raise InvalidParameter("CHAIN_ROUTER_WEIGHT", given, "give a number above 0, up to 100") from error
+
+
+def _consume(app: Any, name: str) -> None:
+    queues = app.amqp.queues
+    queues.select_add(queues[name] if name in queues or queues.create_missing else queues.new_missing(name))
+
+
+def _companions(app: Any, name: str) -> list[str]:
+    return sorted(queue.removeprefix(name) for queue in app.amqp.queues.consume_from if queue.startswith(f"{name}."))
+
+
+def _say_waiting(error: WorkerNameTaken) -> None:
+    # Celery has not set up its logging yet.
+    sys.stderr.write(
+        f"chain-router: waiting up to {error.remaining:.0f} s for the name {error.name!r}: {error.holder} has it "
+        "and may be dead\n"
+    )
+
+
+class RingStep(WorkerStep):
+    """Signs of life, and the search for dead workers; each in a thread of its own, as the broker may be slow."""
+
+    prefix = PREFIX
+    settings = ChainRouterSettings
+
+    def prepare(self, consumer: Any) -> None:
+        """Begin to give signs of life, and to look for dead workers when elected."""
+        app = consumer.app
+        router = find_router(app)
+        assert router is not None
+        assert router.sharing is not None
+        self.router = router
+        self.sharing = router.sharing
+        self.presence: Presence = consumer.controller.chain_router_presence
+        self.orphans = Orphans(app, router.hash_function)
+        event(logger, logging.INFO, "chain_router_joined", name=self.presence.name)
+        membership = self.sharing.membership
+        self.keeper.every(membership.lease / 3, self._beat, at_once=True)
+        interval = min(SWEEP, membership.lease / 3)
+        office = Elected(Leases(membership.client, membership.key_space, ttl=interval), "sweep")
+        self.sweeper = Keeper("chain-router-sweeper")
+        self.sweeper.every(interval, self._sweep, elected=office, at_once=True)
+        self.sweeper.start()
+        worker_shutting_down.connect(self._announce_end, weak=False)
+
+    def finish(self, consumer: Any) -> None:
+        """Leave: the keys go to the others at once."""
+        worker_shutting_down.disconnect(self._announce_end)
+        self.sweeper.stop()
+        # Before leaving: a sign of life after it would be a new joining.
+        self.keeper.stop()
+        self.orphans.close()
+        self.presence.leave()
+
+    def _beat(self) -> None:
+        try:
+            self.presence.beat()
+        except WorkerNameTaken as error:
+            event(logger, logging.CRITICAL, "chain_router_name_lost", name=error.name, holder=error.holder)
+            # Two workers on one queue would part its keys: this one finishes what it has and ends.
+            state.should_stop = _EX_FAILURE  # type: ignore[assignment]  # the stubs know only its first value
+            return
+        self.sharing.refresh()
+
+    def _sweep(self) -> None:
+        # The script that gives a sign of life also takes the dead off the ring.
+        self._beat()
+        self.orphans.adopt(self.sharing.view.in_state("gone"), self.router.ring)
+
+    def _announce_end(self, **_: Any) -> None:
+        # Comes inside a signal handler, where a lock of the interrupted code may be held: not in this thread.
+        Thread(target=self._drain, name="chain-router-drain", daemon=True).start()
+
+    def _drain(self) -> None:
+        try:
+            self.presence.drain()
+        except ToolkitError as error:  # the lease ends all the same
+            event(logger, logging.WARNING, "chain_router_drain_failed", error=str(error))

@@ -1,0 +1,200 @@
+"""Workers that join and leave by themselves: real workers, killed, stopped, frozen, restarted."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+
+from celery_toolkit_testkit import eventually
+from celery_toolkit_testkit.processes import frozen
+
+KEYS = [f"c{index}" for index in range(20)]
+
+
+@pytest.fixture
+def ring_app(celery_app_module):
+    return celery_app_module("ring_app")
+
+
+@pytest.fixture
+def start(celery_worker_process):
+    def start(*names: str, **options):
+        workers = [
+            celery_worker_process("ring_app", name=name, pool="threads", wait=False, **options) for name in names
+        ]
+        for worker in workers:
+            worker.wait_ready()
+        return workers
+
+    return start
+
+
+@pytest.fixture
+def members(ring_app):
+    sharing = ring_app.router.attach(ring_app.app)
+    return lambda state="up": {member.name for member in sharing.membership.view().in_state(state)}
+
+
+def follow(ring_app, *names: str) -> None:
+    """Wait until this process, a producer, knows exactly these workers."""
+    eventually(lambda: set(ring_app.router.ring) == set(names), message=f"the ring to be {names}")
+
+
+def send(ring_app, numbers, **options) -> None:
+    for number in numbers:
+        ring_app.work.delay(number, KEYS[number % len(KEYS)], **options)
+
+
+def test_workers_join_consume_their_own_queue_and_leave(ring_app, start, members, event_log):
+    one, two = start("a", "b")
+    assert members() == {"a", "b"}
+    follow(ring_app, "a", "b")
+    send(ring_app, range(40))
+    done = event_log.wait_for(40, kind="done")
+    assert all(event["worker"] == ring_app.router.get_worker_for_key(event["key"]) for event in done)
+    assert {event["worker"] for event in done} == {"a", "b"}
+    one.stop()
+    assert members() == {"b"}
+    assert members("gone") == {"a"}
+    follow(ring_app, "b")
+    send(ring_app, range(40, 60))
+    assert {event["worker"] for event in event_log.wait_for(60, kind="done")[40:]} == {"b"}
+
+
+def test_a_killed_workers_backlog_goes_to_the_others_and_only_its_keys_move(ring_app, start, members, event_log):
+    one, _ = start("a", "b", concurrency=1)
+    follow(ring_app, "a", "b")
+    before = {key: ring_app.router.get_worker_for_key(key) for key in KEYS}
+    one.kill()
+    # A producer that does not know yet goes on sending to it.
+    send(ring_app, range(200))
+    killed = time.monotonic()
+    done = event_log.wait_for(200, kind="done")
+    seconds = max(event["at"] for event in done) - killed
+    assert sorted(event["number"] for event in done) == list(range(200))
+    assert {event["worker"] for event in done} == {"b"}
+    follow(ring_app, "b")
+    assert set(before.values()) == {"a", "b"}
+    assert members("gone") == {"a"}
+    print(f"backlog of the killed worker finished {seconds:.1f} s after the kill; lease 3 s")
+    [again] = start("a")
+    follow(ring_app, "a", "b")
+    assert {key: ring_app.router.get_worker_for_key(key) for key in KEYS} == before
+    assert again.is_running
+
+
+def test_a_message_that_its_caller_sent_to_that_worker_waits_for_it(ring_app, start, event_log):
+    one, _ = start("a", "b")
+    follow(ring_app, "a", "b")
+    ring_app.work.apply_async((1, "k"), queue="a")
+    assert event_log.wait_for(1, kind="done")[0]["worker"] == "a"
+    one.kill()
+    ring_app.work.apply_async((2, "k"), queue="a")
+    key = next(key for key in KEYS if ring_app.router.get_worker_for_key(key) == "a")
+    ring_app.work.delay(3, key)
+    assert event_log.wait_for(2, kind="done")[1]["number"] == 3
+    follow(ring_app, "b")
+    start("a")
+    last = event_log.wait_for(3, kind="done")[2]
+    assert (last["number"], last["worker"]) == (2, "a")
+
+
+def test_a_retry_goes_to_the_owner_of_today(ring_app, start, event_log, tmp_path):
+    path = tmp_path / "enough"
+    one, _ = start("a", "b")
+    follow(ring_app, "a", "b")
+    key = next(key for key in KEYS if ring_app.router.get_worker_for_key(key) == "a")
+    ring_app.try_again.delay(key, str(path))
+    event_log.wait_for(1, kind="try", worker="a")
+    one.stop()
+    event_log.wait_for(1, kind="try", worker="b")
+    path.touch()
+
+
+def test_a_chain_step_and_a_chord_body_go_to_the_owners_of_their_keys(ring_app, start, event_log):
+    from celery import chain, chord
+
+    start("a", "b")
+    follow(ring_app, "a", "b")
+    chain(*[ring_app.work.si(number, KEYS[number]) for number in range(6)]).delay()
+    chord([ring_app.work.si(number, KEYS[number]) for number in range(6, 10)], ring_app.work.si(10, KEYS[10])).delay()
+    done = event_log.wait_for(11, kind="done")
+    assert all(event["worker"] == ring_app.router.get_worker_for_key(event["key"]) for event in done)
+
+
+def test_a_second_worker_of_a_living_name_is_refused(ring_app, start, celery_worker_process, members):
+    [one] = start("a")
+    second = celery_worker_process("ring_app", name="a", pool="threads", wait=False)
+    assert second.wait() != 0
+    assert "the worker name 'a' is taken by a@test" in second.log()
+    assert "Traceback" not in second.log()
+    assert one.is_running
+    assert members() == {"a"}
+
+
+def test_a_worker_without_a_name_takes_a_slot_and_a_restart_takes_the_same(ring_app, start, members):
+    """``celery@a`` and ``celery@b`` are two workers."""
+    one, two = start("celery", "celery")
+    assert members() == {"w1", "w2"}
+    follow(ring_app, "w1", "w2")
+    before = {key: ring_app.router.get_worker_for_key(key) for key in KEYS}
+    one.stop()
+    start("celery")
+    follow(ring_app, "w1", "w2")
+    assert {key: ring_app.router.get_worker_for_key(key) for key in KEYS} == before
+    two.stop(signal.SIGQUIT)
+    assert len(members()) == 1
+
+
+def test_a_slot_by_environment_and_a_weight(ring_app, start, members):
+    start("host-4711", env={"CHAIN_ROUTER_SLOT": "shop-0", "CHAIN_ROUTER_WEIGHT": "2"})
+    assert members() == {"shop-0"}
+    follow(ring_app, "shop-0")
+    assert ring_app.router.ring.weights == {"shop-0": 2}
+
+
+def test_a_worker_for_other_queues_stays_off_the_ring(ring_app, start, members):
+    start("mailer", queues=["mail"])
+    start("a", queues=["a", "mail"])
+    assert members() == {"a"}
+
+
+def test_a_frozen_worker_loses_its_keys_and_comes_back(ring_app, start, members, event_log):
+    one, _ = start("a", "b")
+    follow(ring_app, "a", "b")
+    with frozen(one.pid):
+        eventually(lambda: members() == {"b"})
+        follow(ring_app, "b")
+        send(ring_app, range(30))
+        event_log.wait_for(30, kind="done")
+    one.wait_for_log("chain_router_rejoined")
+    assert members() == {"a", "b"}
+
+
+def test_a_frozen_worker_whose_name_was_taken_ends(ring_app, start, members):
+    [one] = start("a")
+    with frozen(one.pid):
+        [two] = start("a")
+        assert "waiting up to" in two.log()
+    one.wait_for_log("chain_router_name_lost")
+    assert one.wait() != 0
+    assert two.is_running
+    assert members() == {"a"}
+
+
+def test_companion_queues_of_a_dead_worker_are_adopted(ring_app, start, members, event_log):
+    """Another package may consume ``<queue>.wake`` beside a worker's queue."""
+    one, _ = start("a", queues=["a", "a.wake"]) + start("b", queues=["b", "b.wake"])
+    follow(ring_app, "a", "b")
+    one.kill()
+    ring_app.app.send_task(ring_app.work.name, (1, "k"), queue="a.wake")
+    assert event_log.wait_for(1, kind="done")[0]["worker"] == "b"
+
+
+def test_a_wrong_setting_stops_a_worker_in_one_line(celery_worker_process):
+    worker = celery_worker_process("ring_app", name="a", env={"LEASE": "-1"}, wait=False)
+    assert worker.wait() != 0
+    assert "chain_router_lease=-1.0 is not possible" in worker.log()
+    assert "Traceback" not in worker.log()
