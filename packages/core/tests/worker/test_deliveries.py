@@ -1,17 +1,16 @@
 from __future__ import annotations
 
 import base64
-import signal
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from types import ModuleType
 from typing import Any
 
 import pytest
-from celery import Task, chord, group
-from celery_toolkit_testkit import EventLog, WorkerProcess, eventually
+from celery import Task
 
 from celery_toolkit_core.celery.messages import StoredMessage
+from celery_toolkit_testkit import EventLog, WorkerProcess, eventually
 
 Start = Callable[..., WorkerProcess]
 

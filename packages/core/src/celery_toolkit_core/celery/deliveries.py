@@ -336,6 +336,23 @@ def forget_dropped(consumer: Any) -> None:
             delivery.end("requeued")
 
 
+def end_all() -> None:
+    """End what is left when the pool has ended, at a shutdown.
+
+    What is not acknowledged goes back to the broker; a body killed by a cold shutdown after an early acknowledgement is
+    lost.
+    """
+    for delivery in open_deliveries():
+        request = delivery.request
+        delivery.end("lost" if request is not None and request.acknowledged else "requeued")
+
+
+@signals.worker_shutdown.connect(weak=False, dispatch_uid=_KEY)
+def _end_all(**_: Any) -> None:
+    # For workers without a `WorkerStep`, which comes earlier.
+    end_all()
+
+
 class _Answer:
     """An acknowledgement or rejection that is noticed; in all else the promise that Celery made."""
 
@@ -361,13 +378,6 @@ def _bind(request: Any = None, **_: Any) -> None:
         delivery.request = request
         request._delivery = delivery
         request.__class__ = followed(type(request))
-
-
-@signals.worker_shutdown.connect(weak=False, dispatch_uid=_KEY)
-def _hand_back_the_rest(**_: Any) -> None:
-    # Warm shutdown: the bodies have finished, and kombu gives back what was received and never started.
-    for delivery in open_deliveries():
-        delivery.end("requeued")
 
 
 def _is_past(expires: Any, app: Celery) -> bool:
