@@ -101,7 +101,8 @@ def server_microseconds(client: Any, operation: Operation, times: int = 200) -> 
     for number in range(times):
         operation.call(number)
     stats = client.info("commandstats")
-    return sum(stats[name]["usec"] for name in stats if name.startswith("cmdstat_eval")) / times
+    total: float = sum(each["usec"] for name, each in stats.items() if name.startswith("cmdstat_eval"))
+    return total / times
 
 
 def side_by_side(calls: Mapping[str, Callable[[], Any]], *, rounds: int) -> dict[str, float]:
