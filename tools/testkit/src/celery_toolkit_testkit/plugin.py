@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -12,11 +13,14 @@ import pytest
 import redis
 from celery import Celery
 
+from celery_toolkit_core.connection import connect
 from celery_toolkit_core.local_server import LocalServer, ServerNotFound, find_wheel_program
 
+from .certificates import OpensslNotFound
 from .events import PATH_VARIABLE, EventLog
 from .proxy import TcpProxy
 from .rabbitmq import RabbitNotFound, RabbitServer
+from .topologies import TOPOLOGIES, Reached
 from .worker import WorkerProcess
 
 if TYPE_CHECKING:
@@ -34,35 +38,47 @@ def missing(reason: str) -> NoReturn:
 
 
 @pytest.fixture(scope="session")
-def redis_server() -> Iterator[LocalServer]:
+def _reached() -> Iterator[Reached]:
+    chosen = os.environ.get("TOOLKIT_TEST_SERVER")
+    topology = TOPOLOGIES[os.environ.get("TOOLKIT_TEST_TOPOLOGY", "plain")]
+    with ExitStack() as stack:
+        try:
+            reached = stack.enter_context(topology(find_wheel_program() if chosen == "wheel" else chosen))
+        except (ServerNotFound, OpensslNotFound) as error:
+            missing(str(error))
+        yield reached
+
+
+@pytest.fixture(scope="session")
+def redis_server(_reached: Reached) -> LocalServer:
     """A private Redis server of this test process (each xdist worker has its own), for the whole session.
 
     The variable ``TOOLKIT_TEST_SERVER`` chooses another program than the usual one: a path, or ``wheel``.
     """
-    chosen = os.environ.get("TOOLKIT_TEST_SERVER")
-    try:
-        server = LocalServer(find_wheel_program() if chosen == "wheel" else chosen)
-    except ServerNotFound as error:
-        missing(str(error))
-    with server:
-        yield server
+    return _reached.server
 
 
 @pytest.fixture
-def redis_url(redis_server: LocalServer) -> str:
-    """The URL of the private server, emptied for this test; started anew if a test has ended it."""
-    redis_server.start()
-    with redis.Redis.from_url(redis_server.url) as client:
-        client.flushall()
-        client.script_flush()
-    return redis_server.url
+def redis_url(_reached: Reached) -> str:
+    """The URL of the private server, emptied for this test; started anew if a test has ended it.
+
+    The variable ``TOOLKIT_TEST_TOPOLOGY`` chooses how it leads there: ``plain`` (the default), ``unix``, ``acl``,
+    ``tls``, ``sentinel`` or ``cluster``.
+    """
+    _reached.server.start()
+    client = connect(_reached.url, timeout=10.0)
+    client.flushall()
+    client.script_flush()
+    client.close()
+    return _reached.url
 
 
 @pytest.fixture
 def redis_client(redis_url: str) -> Iterator[redis.Redis]:
     """A client of the private, emptied server; it answers with bytes."""
-    with redis.Redis.from_url(redis_url, socket_timeout=10.0) as client:
-        yield client
+    client = connect(redis_url, timeout=10.0)
+    yield client
+    client.close()
 
 
 @pytest.fixture

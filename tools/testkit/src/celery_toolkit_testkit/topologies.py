@@ -1,0 +1,92 @@
+"""The ways to reach a Redis, each for real: so that one suite can be run over all of them."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import redis
+
+from celery_toolkit_core.local_server import LocalServer
+
+from .certificates import Authority, tls_config
+from .polling import eventually
+from .sentinels import sentinel_url, sentinels
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
+
+#: All that a password may contain and a URL must not.
+AWKWARD_PASSWORD = "p@:/?#[]%25 ü&=;+"
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """A server and the URL that leads to it in the chosen way."""
+
+    server: LocalServer
+    url: str
+
+
+@contextmanager
+def plain(program: str | Path | None = None) -> Iterator[Reached]:
+    """By host and port."""
+    with LocalServer(program) as server:
+        yield Reached(server, server.url)
+
+
+@contextmanager
+def unix(program: str | Path | None = None) -> Iterator[Reached]:
+    """By a socket file."""
+    with LocalServer(program, unix_socket=True) as server:
+        yield Reached(server, server.socket_url)
+
+
+@contextmanager
+def acl(program: str | Path | None = None) -> Iterator[Reached]:
+    """As a user who may do everything, with a password that has to be quoted."""
+    user = ["toolkit", "on", f">{AWKWARD_PASSWORD}", "~*", "&*", "+@all"]
+    with LocalServer(program, config={"user": user}) as server:
+        yield Reached(server, f"redis://toolkit:{quote(AWKWARD_PASSWORD, safe='')}@127.0.0.1:{server.port}/0")
+
+
+@contextmanager
+def tls(program: str | Path | None = None) -> Iterator[Reached]:
+    """Over TLS, with a certificate that is checked; the programs of the wheels are built without."""
+    with tempfile.TemporaryDirectory(prefix="tls-") as folder:
+        authority = Authority(Path(folder))
+        with LocalServer(program, config=tls_config(authority.issue(), authority)) as server:
+            yield Reached(server, f"{server.url}?ssl_ca_certs={authority.certificate}")
+
+
+@contextmanager
+def cluster(program: str | Path | None = None) -> Iterator[Reached]:
+    """A cluster of one node that holds all slots: it refuses every script whose keys do not share a slot."""
+    with LocalServer(program, config={"cluster-enabled": "yes"}) as server:
+        with redis.Redis(port=server.port) as node:
+            node.execute_command("CLUSTER", "ADDSLOTS", *range(16384))
+            eventually(lambda: node.execute_command("CLUSTER INFO")["cluster_state"] == "ok")
+        yield Reached(server, f"redis+cluster://127.0.0.1:{server.port}")
+
+
+@contextmanager
+def sentinel(program: str | Path | None = None) -> Iterator[Reached]:
+    """Through one sentinel that knows where the master is."""
+    with LocalServer(program) as server, sentinels(server) as ports:
+        yield Reached(server, sentinel_url(ports))
+
+
+#: By the name that the variable ``TOOLKIT_TEST_TOPOLOGY`` gives them.
+TOPOLOGIES: Mapping[str, Callable[[str | Path | None], AbstractContextManager[Reached]]] = {
+    "plain": plain,
+    "unix": unix,
+    "acl": acl,
+    "tls": tls,
+    "cluster": cluster,
+    "sentinel": sentinel,
+}
