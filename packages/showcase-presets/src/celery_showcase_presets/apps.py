@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from celery import Celery
 from celery.app.registry import TaskRegistry
 
-from .presets import apply_presets
+from .presets import POOLS, apply_presets
 from .tasks import HeavyTask
 
 if TYPE_CHECKING:
@@ -147,9 +147,10 @@ def _build(
     apply_presets(app, pool=pool, longest_task=longest_task, **settings)
     if pool is not None:
 
-        def consume_own_queue(sender: Celery, **kwargs: Any) -> None:
-            # Both queues are declared, for routing; -Q comes later and says otherwise if it is given.
-            sender.amqp.queues.select([pool])
+        def leave_other_queues(sender: Celery, **kwargs: Any) -> None:
+            # All queues are declared, for routing. Not select(): that would look like the operator's -Q, after which
+            # a router may not add a queue of its own.
+            sender.amqp.queues.deselect([name for name in POOLS if name != pool])
 
-        app.on_after_finalize.connect(consume_own_queue, weak=False)
+        app.on_after_finalize.connect(leave_other_queues, weak=False)
     return app

@@ -49,6 +49,8 @@ def make(role: str, place: Place) -> Celery:
         heimdall_namespace=f"{place.prefix}heimdall",
         ranch_redis_prefix=f"{place.prefix}ranch",
         chain_router_prefix=f"{place.prefix}chain-router",
+        # A tour does not wait half a minute to believe that a worker is dead.
+        chain_router_lease=3.0,
     )
 
 

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from .stage import Stage
     from .trace import Run
 
+#: The workers that share the customers; "b" is killed, and "c" comes in its place.
 RING = ("a", "b")
+RING_LATER = ("a", "c")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +39,9 @@ def two_queues(stage: Stage) -> list[str]:
     hello = stage.send(tasks.greet.delay, client="visitor")
     lengths = stage.queue_lengths("heavy", "light")
     stage.promise("a light task waits in its queue: no worker runs yet", lengths == {"heavy": 0, "light": 1}, lengths)
-    stage.screen.say("starting four workers: heavy, light, and two that will share the customers")
+    stage.screen.say("starting a light and a heavy worker")
     stage.crew.start("light", "light", 2)
     stage.crew.start("heavy", "heavy", 2)
-    for name in RING:
-        stage.crew.start(name, "ring", 1)
     runs = stage.finish([hello], "the light worker has taken it")
     stage.promise("no other worker touched it", {run.worker for run in runs} == {"light"}, _places(runs))
     return []
@@ -50,6 +50,9 @@ def two_queues(stage: Stage) -> list[str]:
 def heavy_then_light(stage: Stage) -> list[str]:
     """Chains cross from the heavy pool to the light one."""
     stage.wait("the heavy worker is ready", lambda: "heavy" in _ready(stage))
+    # They need a while to start, and are not needed yet.
+    for name in RING:
+        stage.crew.start(name, "ring", 1)
     clients = [f"film {number + 1}" for number in range(12)]
     chains = [stage.send(chain(tasks.render.s(client), tasks.notify.s(client))) for client in clients]
     samples: list[tuple[float, dict[str, int]]] = []
@@ -116,19 +119,32 @@ def fair_turns(stage: Stage) -> list[str]:
 
 
 def same_customer_same_worker(stage: Stage) -> list[str]:
-    """chain-router: all orders of a customer run on one worker."""
-    customers = _customers(stage, each=3)
-    orders = [stage.send(tasks.order.delay, number, customer=customer) for number in range(4) for customer in customers]
-    runs = stage.finish(orders, f"{len(orders)} orders of {len(customers)} customers are done")
-    places = _places(runs)
-    stage.promise("each customer has one worker", all(len(workers) == 1 for workers in places.values()), places)
-    stage.promise("both workers have customers", set().union(*places.values()) == set(RING), places)
-    return [pictures.gantt(runs, stage.sent, "Customers on their workers")]
+    """chain-router: all orders of a customer run on one worker, and when that is killed on one other."""
+    customers = _customers(stage, RING, each=3)
+
+    def sent(numbers: range) -> list[AsyncResult[Any]]:
+        return [stage.send(tasks.order.delay, number, customer=name) for number in numbers for name in customers]
+
+    before = stage.finish(sent(range(4)), f"{4 * len(customers)} orders of {len(customers)} customers are done")
+    owner = _places(before)
+    stage.promise("each customer has one worker", all(len(workers) == 1 for workers in owner.values()), owner)
+    stage.promise("both workers have customers", set().union(*owner.values()) == set(RING), owner)
+    stage.screen.say("killing worker b with orders on their way to it; a new worker c starts")
+    stage.crew.kill("b")
+    late = sent(range(4, 6))
+    stage.crew.start("c", "ring", 1)
+    after = stage.finish(late, "the orders that were on their way to b are done as well")
+    theirs = {name: workers for name, workers in _places(after).items() if owner[name] == {"a"}}
+    stage.promise("the customers of a stayed with a", all(workers == {"a"} for workers in theirs.values()), theirs)
+    return [
+        pictures.gantt(before, stage.sent, "Customers on their workers"),
+        pictures.gantt(after, stage.sent, "Worker b is killed: its customers move"),
+    ]
 
 
 def all_at_once(stage: Stage) -> list[str]:
     """One task that is heavy, unique, limited, fair, routed, and the head of a chain."""
-    bulk, *others = _customers(stage, each=2)
+    bulk, *others = _customers(stage, RING_LATER, each=2)
     calls = [(number, bulk) for number in range(8)] + [(100 + number, name) for number, name in enumerate(others)]
     everything, clicks = [], {}
     for number, customer in calls:
@@ -208,11 +224,12 @@ def _rush(
     return {client: waits[client] for client in people}, runs
 
 
-def _customers(stage: Stage, each: int) -> list[str]:
-    """Customers of whom each worker of the ring has as many, once both workers are on it."""
+def _customers(stage: Stage, ring: tuple[str, str], each: int) -> list[str]:
+    """Customers of whom each worker of the ring has as many, once these workers and no others are on it."""
     router = stage.app.conf.task_routes[1]
-    stage.wait("both workers have joined the ring", lambda: set(router.worker_positions) == set(RING))
-    of: dict[str, list[str]] = {name: [] for name in RING}
+    router.attach(stage.app)
+    stage.wait(f"workers {' and '.join(ring)} have joined", lambda: set(router.worker_positions) == set(ring))
+    of: dict[str, list[str]] = {name: [] for name in ring}
     number = 0
     while any(len(customers) < each for customers in of.values()):
         number += 1
@@ -220,7 +237,7 @@ def _customers(stage: Stage, each: int) -> list[str]:
         owner = of[router.get_worker_for_key(customer)]
         if len(owner) < each:
             owner.append(customer)
-    return sorted(of["a"] + of["b"])
+    return sorted(customer for customers in of.values() for customer in customers)
 
 
 def _places(runs: list[Run]) -> dict[str, set[str]]:

@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
-from kombu.exceptions import ChannelError
-
 from ..errors import EffectMissing
 
 if TYPE_CHECKING:
@@ -108,17 +106,10 @@ class Stage:
 
     def queue_lengths(self, *names: str) -> dict[str, int]:
         """How many messages wait at the broker in each queue; what a worker has fetched is not among them."""
-        lengths = dict.fromkeys(names, 0)
-        with self.app.connection_for_read() as connection:
-            for name in names:
-                try:
-                    with connection.channel() as channel:
-                        lengths[name] = channel.queue_declare(  # type: ignore[attr-defined]  # the stubs know the base alone
-                            queue=name, passive=True
-                        ).message_count
-                except ChannelError:
-                    continue  # nobody has declared it yet
-        return lengths
+        with self.app.connection_for_read() as connection, connection.channel() as channel:
+            # Not passively: kombu would look for the queue without the prefix of its keys.
+            declare = channel.queue_declare  # type: ignore[attr-defined]  # the stubs know the base class alone
+            return {name: declare(queue=name).message_count for name in names}
 
     def waited(self, run: Run) -> float:
         """Seconds between the sending of a task and the start of its body."""

@@ -35,13 +35,15 @@ class Worker:
         self._log = place.folder / f"{name}.log"
         command = [sys.executable, "-m", "celery", "-A", "celery_showcase_presets.tour.app", "worker"]
         command += ["-n", f"{name}@{place.name}", "-c", str(concurrency), "-P", "prefork", "-l", "WARNING", *_QUIET]
+        environment = {**os.environ, ROLE_VARIABLE: role}
         if role == "ring":
-            # The queues of a member of the ring are its own business.
+            # It consumes what the ring gives it, and has its name there even where -X looks like -Q (Celery 5.5).
             command += ["-X", "heavy"]
+            environment["CHAIN_ROUTER_SLOT"] = name
         with self._log.open("wb") as log:
             self._process = start_bound(
                 command,
-                env={**os.environ, ROLE_VARIABLE: role},
+                env=environment,
                 # Celery imports a celeryconfig.py from the folder in which it is started.
                 cwd=place.folder,
                 stdin=subprocess.DEVNULL,
@@ -93,6 +95,10 @@ class Crew:
     def start(self, name: str, role: str, concurrency: int) -> None:
         """Start a worker and return at once."""
         self.workers[name] = Worker(self._place, name, role, concurrency)
+
+    def kill(self, name: str) -> None:
+        """End a worker as ``kill -9`` does; it is no longer of the crew."""
+        self.workers.pop(name).end(0.0)
 
     def fallen(self) -> Worker | None:
         """A worker that has ended although nobody asked it to."""
