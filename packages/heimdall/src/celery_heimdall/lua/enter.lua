@@ -113,7 +113,7 @@ if limited then
       if unique ~= 'start' or attempt == 0 then
         redis.call('HSET', KEYS[9], 'queued_id', id, 'queued_attempt', attempt, 'queued_until_ms',
           state.until_ms or now + ttl_ms, 'label', ARGV[17], 'task', ARGV[18])
-        redis.call('HDEL', KEYS[9], 'reserved_until_ms')
+        redis.call('HDEL', KEYS[9], 'reserved_until_ms', 'taken_by')
         lock_keep(KEYS[9], now, state.until_ms or now + ttl_ms)
       end
     end
@@ -140,6 +140,9 @@ if state then
     redis.call('HSET', lock, 'queued_id', id, 'queued_attempt', attempt, 'queued_until_ms', until_ms,
       'label', ARGV[17], 'task', ARGV[18])
     redis.call('HDEL', lock, 'reserved_until_ms')
+    if unique == 'finish' then
+      redis.call('HSET', lock, 'taken_by', token)
+    end
   end
   if one_body then
     local _, given = lease_acquire(KEYS[10], KEYS[11], token, 1, lease_ms, us)

@@ -42,8 +42,11 @@ if unique ~= 'none' then
     comes_back = comes_back or item ~= nil and item ~= false or (state.token and state.token ~= token)
   end
   lease_release(KEYS[10], KEYS[11], token, now)
+  if comes_back and redis.call('HGET', KEYS[9], 'taken_by') == token then
+    redis.call('HDEL', KEYS[9], 'taken_by')
+  end
   if redis.call('HGET', KEYS[9], 'queued_id') == id and not comes_back and unique ~= 'expiry' then
-    redis.call('HDEL', KEYS[9], 'queued_id', 'queued_until_ms', 'reserved_until_ms', 'queued_attempt')
+    redis.call('HDEL', KEYS[9], 'queued_id', 'queued_until_ms', 'reserved_until_ms', 'queued_attempt', 'taken_by')
   end
   if redis.call('EXISTS', KEYS[8]) == 1 then
     redis.call('ZADD', KEYS[3], now, ARGV[8])

@@ -3,7 +3,8 @@
 -- KEYS  1 lock  2 running  3 fences  4 lane of those who wait for it  5 due (parking.lua)
 -- ARGV  1 lane
 -- Returns 1 | 0 (nobody had it)
-local had = redis.call('HDEL', KEYS[1], 'queued_id', 'queued_until_ms', 'reserved_until_ms', 'queued_attempt')
+local had = redis.call('HDEL', KEYS[1], 'queued_id', 'queued_until_ms', 'reserved_until_ms', 'queued_attempt',
+  'taken_by')
 had = had + redis.call('DEL', KEYS[2])
 if redis.call('EXISTS', KEYS[4]) == 1 then
   redis.call('ZADD', KEYS[5], now_ms(), ARGV[1])

@@ -7,6 +7,8 @@
 --                  queued_until_ms             from here on the next one is accepted, whatever became of this one
 --                  reserved_until_ms           there from the reservation until the publish is confirmed: the lock ends
 --                                              here when the producer died between the two
+--                  taken_by                    the token that runs the queued task: the lock then ends with that lease,
+--                                              unless it is kept until its expiry
 --                  running_since_ms            since when the body runs whose lease is in `running`
 --                  ended_id, ended_state       the task that ended last, so that its late copies are known as such
 --                  ended_attempt
@@ -24,17 +26,17 @@ end
 -- What holds at `now`: {queued = id, until_ms, attempt, reserved, token, running = id, ends_ms, since_ms, ended...}
 local function lock_read(lock, running, now)
   local f = redis.call('HMGET', lock, 'queued_id', 'queued_until_ms', 'reserved_until_ms', 'queued_attempt',
-    'running_since_ms', 'ended_id', 'ended_state', 'ended_attempt')
+    'running_since_ms', 'ended_id', 'ended_state', 'ended_attempt', 'taken_by')
   local state = {ended = f[6], ended_state = f[7] or '', ended_attempt = tonumber(f[8] or 0)}
-  local until_ms, reserved_ms = tonumber(f[2] or 0), tonumber(f[3] or nil)
-  if f[1] and now < until_ms and not (reserved_ms and now >= reserved_ms) then
-    state.queued, state.until_ms, state.attempt = f[1], until_ms, tonumber(f[4] or 0)
-    state.reserved = reserved_ms
-  end
   local runs = redis.call('ZRANGEBYSCORE', running, '(' .. now, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
   if runs[1] then
     state.token, state.ends_ms, state.since_ms = runs[1], tonumber(runs[2]), tonumber(f[5] or now)
     state.running = token_id(runs[1])
+  end
+  local until_ms, reserved_ms, taken = tonumber(f[2] or 0), tonumber(f[3] or nil), f[9]
+  if f[1] and now < until_ms and not (reserved_ms and now >= reserved_ms) and (not taken or taken == state.token) then
+    state.queued, state.until_ms, state.attempt = f[1], until_ms, tonumber(f[4] or 0)
+    state.reserved = reserved_ms
   end
   return state
 end

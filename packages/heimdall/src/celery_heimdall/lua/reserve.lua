@@ -17,12 +17,13 @@ if state.queued == id then
     until_ms = state.until_ms
   end
   redis.call('HSET', lock, 'queued_attempt', ARGV[2], 'queued_until_ms', math.max(until_ms, state.until_ms))
-  redis.call('HDEL', lock, 'ended_id')
+  redis.call('HDEL', lock, 'ended_id', 'taken_by')
   lock_keep(lock, now, math.max(until_ms, state.until_ms))
   return {1, state.reserved and 1 or 0}
 end
 redis.call('HSET', lock, 'queued_id', id, 'queued_attempt', ARGV[2], 'queued_until_ms', until_ms,
   'reserved_until_ms', now + tonumber(ARGV[4]), 'label', ARGV[5], 'task', ARGV[6])
+redis.call('HDEL', lock, 'taken_by')
 if state.ended == id then
   redis.call('HDEL', lock, 'ended_id')
 end

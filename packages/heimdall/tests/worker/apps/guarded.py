@@ -28,12 +28,12 @@ def body(task, key, seconds, **fields):
     return f"{key} by {task.request.id}"
 
 
-@app.task(bind=True, base=HeimdallTask, heimdall={"unique": True}, name="unique")
+@app.task(bind=True, base=HeimdallTask, unique=Unique(by="key"), name="unique")
 def unique(self, key, seconds=0.0):
     return body(self, key, seconds)
 
 
-@app.task(bind=True, base=HeimdallTask, heimdall={"unique": True}, name="unique_late", acks_late=True)
+@app.task(bind=True, base=HeimdallTask, unique=Unique(by="key"), name="unique_late", acks_late=True)
 def unique_late(self, key, seconds=0.0):
     return body(self, key, seconds)
 
@@ -60,7 +60,7 @@ def ending(self, key, how):
     time.sleep(60 if how == "long" else 0)
 
 
-@app.task(bind=True, base=HeimdallTask, heimdall={"unique": True, "unique_timeout": 0.5}, name="brief")
+@app.task(bind=True, base=HeimdallTask, unique=Unique(by="key", ttl=0.5), name="brief")
 def brief(self, key, seconds=0.0):
     return body(self, key, seconds)
 
