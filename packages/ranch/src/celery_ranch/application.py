@@ -107,13 +107,13 @@ class Ranch:
         Raises:
             kombu.exceptions.OperationalError: The broker did not take them; idle workers will ask again.
         """
-        wanted = [each for each in tickets if each.count > 0]
+        wanted = [each for each in tickets if each.number > 0]
         if not wanted:
             return
         with self.app.producer_or_acquire() as producer, producer.connection._reraise_as_library_errors():
             for each in wanted:
                 address = Address.from_bytes(each.address)
-                for _ in range(each.count):
+                for _ in range(each.number):
                     self.publish_ticket(address, producer, retry=False)
 
 

@@ -53,10 +53,10 @@ class Report(NamedTuple):
 
 
 class Tickets(NamedTuple):
-    """Tickets that somebody has to publish: `count` of them to `address`."""
+    """Tickets that somebody has to publish: `number` of them to `address`."""
 
     address: bytes
-    count: int
+    number: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,7 +150,7 @@ def _delay(eta: Any, ranch: Ranch) -> float:
     """Seconds until an eta header is due. The caller's clock made it, so only the difference is used."""
     if not eta:
         return 0.0
-    due = maybe_make_aware(maybe_iso8601(eta), ranch.app.timezone)
+    due: datetime = maybe_make_aware(maybe_iso8601(eta), ranch.app.timezone)  # type: ignore[arg-type]  # never None here
     return max(0.0, (due - datetime.now(timezone.utc)).total_seconds())
 
 

@@ -110,7 +110,7 @@ class RanchTask(GatedTask):
         if key is None or self.app.conf.task_always_eager:
             if connection is not None:
                 options["connection"] = connection
-            return super().apply_async(args, kwargs, producer=producer, headers=headers or None, **options)
+            return super().apply_async(args, kwargs, producer=producer, headers=headers, **options)
         given = lru_cost if lru_cost is not None else headers.get(COST_HEADER)
         cost = self.ranch_options.cost_of(given, call_args, call_kwargs)
         headers[KEY_HEADER] = key
@@ -122,7 +122,13 @@ class RanchTask(GatedTask):
         try:
             with self.app.producer_or_acquire(producer) as real:
                 standing_in = BacklogProducer(real, ranch_of(self.app), call)
-                return super().apply_async(args, kwargs, producer=standing_in, headers=headers, **options)
+                return super().apply_async(
+                    args,
+                    kwargs,
+                    producer=standing_in,  # type: ignore[arg-type]  # stands in for one
+                    headers=headers,
+                    **options,
+                )
         except OperationalError as error:
             # Celery wraps every connection error as the broker's; ours is about our own Redis.
             if isinstance(error.__cause__, ToolkitError):
@@ -239,7 +245,7 @@ class BacklogGate(Gate):
         except InvalidParameter:
             proceed()  # Not a key of ours: the message is an ordinary one.
             return
-        channel = delivery.message.channel
+        channel: Any = delivery.message.channel
         tag = delivery.message.delivery_tag
         # kombu's own transports keep the tag over a redelivery: the same message is then recognised.
         entry = digest(tag) if isinstance(tag, str) else None
@@ -283,6 +289,7 @@ def lru_task(
             task_options[name] = staticmethod(task_options[name])
 
     def decorate(function: Callable[..., Any]) -> Any:
-        return app.task(base=base, **task_options)(function)
+        decorated: Any = app.task(base=base, **task_options)  # untyped in the stubs
+        return decorated(function)
 
     return decorate

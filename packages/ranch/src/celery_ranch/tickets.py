@@ -12,7 +12,7 @@ from kombu.utils import json
 
 from celery_toolkit_core.celery.deliveries import Delivery
 from celery_toolkit_core.celery.messages import StoredMessage
-from celery_toolkit_core.errors import InvalidParameter, Quarantined, RedisError
+from celery_toolkit_core.errors import InvalidParameter, Quarantined
 from celery_toolkit_core.log import event
 
 from .application import QUEUE_HEADER, TICKET, ranch_of
@@ -78,8 +78,8 @@ class TicketStrategy:
         consumer = self._consumer
         try:
             answer = self._claims.claim(str(message.headers[QUEUE_HEADER]), str(message.headers["id"]), uuid4().hex)
-        except RedisError as error:
-            event(logger, logging.ERROR, "claim_failed", error=str(error))
+        except Exception as error:  # noqa: BLE001  # whatever it is, the worker lives and the ticket waits
+            event(logger, logging.ERROR, "claim_failed", error=repr(error))
             consumer.timer.call_after(RETURN_DELAY, reject, (logger, consumer.connection_errors, True))
             return
         claimed = answer.claimed
@@ -115,7 +115,7 @@ class TicketStrategy:
         weight = claimed.weight
         try:
             weight = check_weight("weight", _number(function(claimed.label, metadata)))
-        except Exception as error:  # a user's function may raise anything; the static weight stands in
+        except Exception as error:  # noqa: BLE001  # a user's function may raise anything; the static weight stands in
             if task.name not in self._complained:
                 self._complained.add(task.name)
                 event(logger, logging.WARNING, "weight_function_failed", task=task.name, error=repr(error))

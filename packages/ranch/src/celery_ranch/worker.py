@@ -8,13 +8,12 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from celery import bootsteps, signals
 from celery.app.task import Context
 from celery.worker import state
 from kombu.serialization import loads
 
+from celery_toolkit_core.celery import worker
 from celery_toolkit_core.celery.messages import StoredMessage
-from celery_toolkit_core.errors import Quarantined
 from celery_toolkit_core.keeper import Keeper
 from celery_toolkit_core.log import event
 
@@ -22,6 +21,7 @@ from .application import TICKET, ranch_of
 from .backlog import queue_of
 from .claims import Claims
 from .errors import DeadTask
+from .settings import RanchSettings
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -55,54 +55,40 @@ def install(app: Celery) -> None:
     if TICKET not in tasks:
         task = tasks[TICKET] = TicketTask()
         task.bind(app)
-    app.steps["consumer"].add(RanchStep)
+    worker.install(app, RanchStep)
 
 
-class RanchStep(bootsteps.StartStopStep):  # type: ignore[misc]  # untyped in the stubs
+class RanchStep(worker.WorkerStep):
     """Keeps a worker's claims while it lives: also while the broker is away, and until the last body has ended."""
 
-    requires = ("celery.worker.consumer.tasks:Tasks",)
+    prefix = "ranch"
+    settings = RanchSettings
+    replaces = ("celery-toolkit-ranch", "celery-ranch")
 
-    def __init__(self, parent: Any, **options: Any) -> None:
-        super().__init__(parent, **options)
-        self._care = _care_of(parent.app)
+    def prepare(self, consumer: Any) -> None:
+        """Give the keeper its jobs. Renewing has a thread of its own: a broker that hangs must not cost us leases."""
+        self.claims = claims_of(ranch_of(consumer.app))
+        self.renewing = Keeper("ranch-leases")
+        self.renewing.every(self.claims.ranch.settings.lease / 3, self.claims.renew)
+        self.keeper.every(TEND_INTERVAL, self.tend)
+        self.claims.send_with(self.keeper.every(TEND_INTERVAL, self.claims.flush))
 
-    def start(self, parent: Any) -> None:
+    def start(self, consumer: Any) -> None:
         """The consumer has started, or has a new connection."""
-        self._care.consumer = parent
-        self._care.start()
+        super().start(consumer)
+        self.consumer = consumer
+        self.renewing.start()
 
-    def stop(self, parent: Any) -> None:
-        """The consumer stops; bodies may go on, so renewing does too."""
-
-
-class Care:
-    """The threads of one worker. Renewing has its own: a broker that hangs must not cost us our leases.
-
-    Args:
-        app: The application.
-    """
-
-    def __init__(self, app: Celery) -> None:
-        self.app = app
-        self.claims = claims_of(ranch_of(app))
-        self.consumer: Any = None
-        self._renewing = Keeper("celery-ranch-leases")
-        self._tending = Keeper("celery-ranch")
-        self._renewing.every(self.claims.ranch.settings.lease / 3, self.claims.renew)
-        self._tending.every(TEND_INTERVAL, self.tend)
-        self.claims.send_with(self._tending.every(TEND_INTERVAL, self.claims.flush))
-        signals.worker_shutdown.connect(self._end, weak=False)
-
-    def start(self) -> None:
-        """Start the threads, unless they run."""
-        self._renewing.start()
-        self._tending.start()
+    def finish(self, consumer: Any) -> None:
+        """The last body has ended: send the last reports."""
+        self.renewing.stop()
+        self.claims.flush()
 
     def tend(self) -> None:
         """The periodic care of the backlog."""
+        attempts = self.claims.ranch.settings.max_attempts
         for task_id, message in self.claims.tend(self._idle_queues()):
-            _fail(self.app, task_id, message, self.claims.ranch.settings.max_attempts)
+            _fail(self.claims.ranch.app, task_id, message, attempts)
 
     def _idle_queues(self) -> list[str]:
         """The queues in which this worker has found nothing for a while; none while it has work of any kind."""
@@ -115,29 +101,6 @@ class Care:
             if queue.exchange is not None and queue.exchange.name:
                 found.append(queue_of(queue.exchange.name, queue.routing_key or ""))
         return found
-
-    def _end(self, **_: Any) -> None:
-        # Celery's core part has told by now what was received and never begun (its receiver was connected first).
-        self._renewing.stop()
-        self._tending.stop()
-        try:
-            self.claims.flush()
-        except Exception as error:  # a worker that ends must end; leases see to the rest
-            event(logger, logging.WARNING, "last_reports_not_sent", error=repr(error))
-        signals.worker_shutdown.disconnect(self._end)
-
-
-_cares: WeakKeyDictionary[Celery, Care] = WeakKeyDictionary()
-
-
-def _care_of(app: Celery) -> Care:
-    with _lock:
-        found = _cares.get(app)
-    if found is None:
-        found = Care(app)
-        with _lock:
-            _cares[app] = found
-    return found
 
 
 def _fail(app: Celery, task_id: str, message: bytes, attempts: int) -> None:
@@ -161,6 +124,8 @@ def _fail(app: Celery, task_id: str, message: bytes, attempts: int) -> None:
             chord=embedded.get("chord"),
             called_directly=False,
         )
-    except (Quarantined, Exception):  # whatever is wrong with it, its result at least can be told
+    except Exception:
+        # Whatever is wrong with it, its result at least can be told.
+        logger.exception("The links of dead task %s cannot be called", task_id)
         request = None
     app.backend.mark_as_failure(task_id, error, request=request)

@@ -196,7 +196,7 @@ def test_a_task_of_a_dead_worker_returns_to_the_head_of_its_client(backlog):
         put(backlog, "a", f"a{number}")
     take(backlog, lease=0.001)
     care = eventually(lambda: (care := backlog.tend(max_attempts=3)).returned and care, timeout=30)
-    assert [(each.address, each.count) for each in care.tickets] == [(b"celery", 1)]
+    assert [(each.address, each.number) for each in care.tickets] == [(b"celery", 1)]
     again = take(backlog).claimed
     assert (again.message, again.attempts) == (b"a0", 1)
 
@@ -241,7 +241,7 @@ def test_a_requeued_task_stands_at_the_head_of_its_client_and_asks_for_a_ticket(
     put(backlog, "a", "a0")
     put(backlog, "a", "a1")
     claimed = take(backlog).claimed
-    assert backlog.report([end(claimed, "requeued")])[1][0].count == 1
+    assert backlog.report([end(claimed, "requeued")])[1][0].number == 1
     assert served(backlog, 2) == ["a0", "a1"]
 
 
@@ -255,7 +255,7 @@ def test_a_task_with_a_delay_waits_outside_the_line(backlog):
 def test_an_idle_worker_is_given_the_missing_tickets_once_a_second(backlog):
     for _ in range(7):
         put(backlog, "a")
-    assert backlog.tend(max_attempts=3, idle_queues=[Q]).tickets[0].count == 7
+    assert backlog.tend(max_attempts=3, idle_queues=[Q]).tickets[0].number == 7
     assert backlog.tend(max_attempts=3, idle_queues=[Q]).tickets == []
 
 
@@ -269,7 +269,7 @@ def test_a_cap_holds_back_only_its_client_and_frees_one_by_one(backlog):
     assert take(backlog).state == "empty"
     answer = take(backlog, reports=[end(first)])
     assert answer.claimed.message == b"a1"
-    assert answer.tickets[0].count == 1
+    assert answer.tickets[0].number == 1
 
 
 def test_a_paused_client_waits_and_resumes_with_tickets(backlog):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from uuid import uuid4
 
 import pytest
@@ -244,4 +245,4 @@ def test_with_equal_weights_a_head_of_line_waits_for_at_most_two_rounds(backlog,
     order = [claim(backlog).label for _ in range(busy * 6)]
     for label in set(order):
         places = [place for place, each in enumerate(order) if each == label]
-        assert all(second - first - 1 <= 2 * (busy - 1) for first, second in zip(places, places[1:], strict=False))
+        assert all(second - first - 1 <= 2 * (busy - 1) for first, second in pairwise(places))

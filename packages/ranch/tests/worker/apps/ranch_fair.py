@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 
 from celery import Celery, shared_task
 from celery.exceptions import Ignore, Reject
@@ -80,8 +81,8 @@ def ignore():
 @lru_task(app)
 def die_once(path):
     log_event(what="die")
-    if not os.path.exists(path):
-        open(path, "w").close()
+    if not Path(path).exists():
+        Path(path).touch()
         os.kill(os.getpid(), signal.SIGKILL)
     return "alive"
 

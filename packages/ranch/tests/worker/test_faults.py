@@ -1,0 +1,129 @@
+"""Kills and crowds: nothing is lost, and without a kill nothing runs twice."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from celery_toolkit_testkit import eventually
+
+QUICK = {"RANCH_LEASE": "2"}
+
+
+def settled(balanced, **expected):
+    return eventually(lambda: balanced(waiting=0, in_flight=0, scheduled=0, **expected), timeout=90)
+
+
+def submit_from_processes(number, each):
+    """`number` producers, each a process of its own, send `each` tasks at the same time."""
+    code = (
+        "import sys, ranch_fair; who = sys.argv[1]\n"
+        "for n in range(int(sys.argv[2])): ranch_fair.note.lru_delay(f'c{n % 7}', f'{who}-{n}')"
+    )
+    path = os.pathsep.join([str(Path(__file__).parent / "apps"), os.environ.get("PYTHONPATH", "")])
+    return [
+        subprocess.Popen([sys.executable, "-c", code, f"p{index}", str(each)], env={**os.environ, "PYTHONPATH": path})
+        for index in range(number)
+    ]
+
+
+def test_without_faults_nothing_is_lost_and_nothing_runs_twice(fair, worker, balanced, event_log):
+    """celery-ranch 0.1.1 lost 211 and ran 153 twice, of 400."""
+    workers = [worker(concurrency=2, loglevel="INFO", wait=False) for _ in range(4)]
+    producers = submit_from_processes(4, 500)
+    assert [each.wait(timeout=120) for each in producers] == [0] * 4
+    event_log.wait_for(2000, timeout=150, what="note")
+    settled(balanced, submitted=2000, done=2000)
+    runs = Counter(each["text"] for each in event_log.events(what="note"))
+    assert len(runs) == 2000
+    assert set(runs.values()) == {1}
+    assert all(each.is_running for each in workers)
+
+
+def test_kill_9_of_workers_and_children_loses_nothing(fair, worker, balanced, event_log):
+    """Late acknowledgement: a task runs again only if it was in flight at a kill."""
+    chance = random.Random(4)
+    for number in range(300):
+        fair.slow.lru_delay(f"c{number % 5}", f"t{number}", 0.02)
+    workers = [worker(concurrency=2, env=QUICK) for _ in range(2)]
+    in_flight = 0
+    for kill in range(8):
+        event_log.wait_for((kill + 1) * 30, what="start")
+        victim = workers.pop(chance.randrange(2))
+        if kill % 2:
+            victim.kill()
+            in_flight += 4
+            workers.append(worker(concurrency=2, env=QUICK))
+        else:
+            for pid in victim.child_pids()[:1]:
+                os.kill(pid, signal.SIGKILL)
+            in_flight += 1
+            workers.append(victim)
+    done = eventually(
+        lambda: (found := {each["text"] for each in event_log.events(what="end")}) and len(found) == 300 and found,
+        timeout=120,
+    )
+    assert len(done) == 300
+    settled(balanced, submitted=300, dead=0)
+    runs = Counter(each["text"] for each in event_log.events(what="start"))
+    assert sum(runs.values()) - 300 <= in_flight
+
+
+def test_a_task_that_kills_every_worker_ends_dead_and_says_so(fair, worker, balanced):
+    result = fair.slow.lru_delay("a", "poison", 120)
+    for _ in range(2):
+        victim = worker(concurrency=1, env={**QUICK, "RANCH_ATTEMPTS": "2"})
+        victim.wait_for_log("received")
+        eventually(lambda: balanced(in_flight=1), timeout=60)
+        victim.kill()
+    worker(concurrency=1, env={**QUICK, "RANCH_ATTEMPTS": "2"})
+    with pytest.raises(Exception, match="lost with its worker 2 times"):
+        result.get(timeout=60)
+    assert balanced(dead=1, in_flight=0)
+
+
+def test_a_killed_child_gives_its_task_back(fair, worker, balanced, tmp_path):
+    worker(concurrency=1)
+    assert fair.die_once.lru_delay("a", str(tmp_path / "died")).get(timeout=60) == "alive"
+    settled(balanced, done=1)
+
+
+@pytest.mark.parametrize("acks_late", ["0", "1"])
+def test_a_warm_shutdown_hands_back_what_has_not_begun(fair, worker, balanced, event_log, acks_late):
+    for number in range(8):
+        fair.slow.lru_delay("a", f"t{number}", 1.0)
+    first = worker(concurrency=1, env={"ACKS_LATE": acks_late})
+    event_log.wait_for(1, what="start")
+    assert first.stop() == 0
+    assert balanced(in_flight=0)
+    worker(concurrency=4, env={"ACKS_LATE": acks_late})
+    event_log.wait_for(8, what="end")
+    settled(balanced, submitted=8, done=8)
+    runs = Counter(each["text"] for each in event_log.events(what="start"))
+    assert runs == Counter({f"t{number}": 1 for number in range(8)})
+
+
+def test_an_early_acknowledged_body_is_not_repeated_after_a_kill(fair, worker, balanced, event_log):
+    environment = {**QUICK, "ACKS_LATE": "0"}
+    fair.slow.lru_delay("a", "once", 120)
+    first = worker(concurrency=1, env=environment)
+    event_log.wait_for(1, what="start")
+    eventually(lambda: b"started" in b"".join(_entries(fair)), timeout=30)
+    first.kill()
+    worker(concurrency=1, env=environment)
+    settled(balanced, abandoned=1)
+    assert len(event_log.events(what="start")) == 1
+
+
+def _entries(fair):
+    from celery_ranch.application import ranch_of
+
+    backlog = ranch_of(fair.app).backlog
+    return backlog.client.hvals(backlog.keys[0])
