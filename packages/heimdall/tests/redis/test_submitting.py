@@ -1,0 +1,246 @@
+"""What happens at ``delay()``, with a real server and no worker."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+from celery import Celery
+from celery.exceptions import OperationalError
+from kombu.exceptions import EncodeError
+
+from celery_heimdall import AlreadyQueuedError, HeimdallTask, Unique
+from celery_heimdall.inspection import locks
+from celery_heimdall.task import acquire_lock, rate_limited_countdown, release_lock
+from celery_toolkit_core.errors import RedisFull, RedisUnavailable
+from celery_toolkit_testkit import eventually
+
+
+@pytest.fixture
+def make_task(redis_url):
+    apps = []
+
+    def make(body=lambda value=None, **more: None, conf=None, **options):
+        app = Celery("submitting", set_as_current=False)
+        app.conf.update(
+            broker_url=redis_url, result_backend=redis_url, task_publish_retry=False, broker_connection_timeout=1.0
+        )
+        app.conf.update(conf or {})
+
+        @app.task(base=HeimdallTask, shared=False, name="task", **options)
+        def task(value=None, **more):
+            return body(value, **more)
+
+        app.finalize()
+        apps.append(app)
+        return app.tasks["task"]
+
+    yield make
+    for app in apps:
+        app.close()
+
+
+def held(task):
+    return list(locks(task.heimdall_store))
+
+
+def scripts(client, action):
+    """The scripts of ours that reach the server during `action`, each with its number of keys."""
+    with client.monitor() as monitor:
+        client.echo("begin")
+        action()
+        client.echo("end")
+        seen = []
+        for entry in monitor.listen():
+            if "ECHO end" in entry["command"]:
+                return seen
+            if entry["command"].startswith("EVALSHA"):
+                seen.append(int(entry["command"].split()[2]))
+
+
+def test_a_free_key_costs_the_caller_one_round_trip_and_a_duplicate_one(make_task, redis_client):
+    """A reservation has two keys; a confirmation, with one key, may follow from a thread."""
+    task = make_task(heimdall={"unique": True})
+    task.delay("warm up")
+    eventually(lambda: held(task)[0]["state"] == "queued")
+    assert scripts(redis_client, lambda: task.delay("a")) in ([2], [2, 1])
+    eventually(lambda: all(lock["state"] == "queued" for lock in held(task)))
+    assert scripts(redis_client, lambda: task.delay("a")) == [2]
+
+
+def test_the_caller_does_not_wait_for_the_confirmation(make_task):
+    task = make_task(heimdall={"unique": True})
+    result = task.delay("a")
+    assert held(task)[0]["holder"] == result.id
+    eventually(lambda: held(task)[0]["state"] == "queued")
+    assert held(task)[0]["accepts_next_in"] > 3500
+
+
+def test_a_duplicate_gets_an_error_that_says_who_and_how_long(make_task):
+    task = make_task(heimdall={"unique": True, "unique_raises": True, "unique_timeout": 60})
+    first = task.delay("a")
+    with pytest.raises(AlreadyQueuedError) as caught:
+        task.delay("a")
+    assert caught.value.likely_culprit == first.id
+    assert 50 < caught.value.expires_in <= 60
+    assert task.delay("b").deduplicated is False
+
+
+def test_the_setting_decides_where_the_task_says_nothing(make_task):
+    task = make_task(heimdall={"unique": True}, conf={"heimdall_unique_raises": True, "heimdall_unique_timeout": 7})
+    task.delay("a")
+    with pytest.raises(AlreadyQueuedError) as caught:
+        task.delay("a")
+    assert caught.value.expires_in <= 7
+
+
+# Celery's Redis backend itself uses a command that redis-py has deprecated.
+@pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
+def test_an_ignored_duplicate_has_an_id_and_is_revoked(make_task):
+    task = make_task(unique=Unique(on_conflict="ignore"))
+    first = task.delay("a")
+    second = task.delay("a")
+    assert second.id != first.id
+    assert second.state == "REVOKED"
+
+
+def test_arguments_that_cannot_be_serialised_leave_no_lock(make_task):
+    task = make_task(heimdall={"unique": True})
+    with pytest.raises(EncodeError):
+        task.delay(object())
+    with pytest.raises(EncodeError):
+        make_task(heimdall={"unique": True, "key": "one"}).delay(object())
+    assert held(task) == []
+
+
+def test_a_failed_publish_frees_the_key_at_once_and_raises_its_own_error(make_task, redis_url):
+    """celery-heimdall 1.0 keeps the lock for an hour."""
+    task = make_task(heimdall={"unique": True}, conf={"broker_url": "redis://127.0.0.1:1/0"})
+    with pytest.raises(OperationalError):
+        task.delay("a")
+    assert held(task) == []
+
+
+def test_a_producer_killed_between_lock_and_publish_blocks_nobody_for_long(make_task, redis_url, monkeypatch):
+    """celery-heimdall 1.0 keeps the lock for an hour."""
+    task = make_task(heimdall={"unique": True})
+    code = f"""
+        import os
+        from celery import Celery, Task
+        from celery_heimdall import HeimdallTask, store
+        store_seconds = 1.0
+        from celery_heimdall import unique
+        unique.RESERVATION = store_seconds
+        app = Celery("submitting", broker={redis_url!r}, backend={redis_url!r})
+        @app.task(base=HeimdallTask, name="task", heimdall={{"unique": True}})
+        def task(value=None, **more): pass
+        Task.apply_async = lambda *args, **kwargs: os._exit(9)
+        task.delay("a")
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], timeout=60, check=False)
+    assert done.returncode == 9
+    assert held(task)[0]["state"] == "reserved"
+    eventually(lambda: not task.delay("a").deduplicated)
+
+
+def test_a_short_lived_process_confirms_before_it_ends(make_task, redis_url):
+    task = make_task(heimdall={"unique": True})
+    code = f"""
+        from celery import Celery
+        from celery_heimdall import HeimdallTask
+        app = Celery("submitting", broker={redis_url!r}, backend={redis_url!r})
+        @app.task(base=HeimdallTask, name="task", heimdall={{"unique": True}})
+        def task(value=None, **more): pass
+        task.delay("a")
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], timeout=60, check=True)
+    assert [lock["state"] for lock in held(task)] == ["queued"]
+
+
+def test_a_redis_that_is_away_is_a_clear_error_within_its_timeout(make_task):
+    task = make_task(heimdall={"unique": True}, conf={"heimdall_redis_url": "redis://:secret@127.0.0.1:1/0"})
+    began = time.monotonic()
+    with pytest.raises(RedisUnavailable, match="127.0.0.1:1") as caught:
+        task.delay("a")
+    assert time.monotonic() - began < 10
+    assert "secret" not in str(caught.value)
+
+
+def test_without_redis_a_task_may_run_unprotected_if_so_configured(make_task, redis_client):
+    conf = {"heimdall_redis_url": "redis://127.0.0.1:1/0", "heimdall_on_redis_error": "run"}
+    task = make_task(heimdall={"unique": True}, conf=conf)
+    assert task.delay("a").id != task.delay("a").id
+    assert redis_client.llen("celery") == 2
+
+
+def test_a_full_redis_refuses_clearly_and_still_frees(make_task, redis_client):
+    task = make_task(heimdall={"unique": True, "key": lambda args, kwargs: args[0]})
+    acquire_lock(task, "a", 60, task_id="one")
+    redis_client.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(RedisFull, match="maxmemory"):
+            task.delay("b")
+        assert release_lock(task, "a")
+    finally:
+        redis_client.config_set("maxmemory", 0)
+    assert held(task) == []
+
+
+def test_the_helpers_take_and_free_a_key_by_hand(make_task):
+    task = make_task(heimdall={"unique": True, "key": "one"})
+    acquire_lock(task, "one", 60, task_id="mine")
+    assert task.delay("a").id == "mine"
+    with pytest.raises(AlreadyQueuedError, match="mine"):
+        acquire_lock(task, "one", 60, task_id="other")
+    assert release_lock(task, "one")
+    assert not release_lock(task, "one")
+
+
+def test_the_countdown_of_a_limit_is_zero_while_there_is_room(make_task):
+    task = make_task(heimdall={"times": 1, "per": 60})
+    assert rate_limited_countdown(task, "", (), {}) == 0
+
+
+def test_a_block_runs_at_most_once_in_its_time(make_task):
+    task = make_task(heimdall={"unique": True})
+    assert task.only_after("mail", 0.2)
+    assert not task.only_after("mail", 0.2)
+    assert task.only_after("other", 60)
+    eventually(lambda: task.only_after("mail", 0.2))
+
+
+def test_a_task_may_bring_its_own_client(make_task, redis_client):
+    class Own(HeimdallTask):
+        abstract = True
+
+        def setup_redis(self):
+            return redis_client
+
+    app = Celery("own", set_as_current=False, broker="memory://")
+
+    @app.task(base=Own, shared=False, heimdall={"unique": True}, name="own")
+    def own():
+        return None
+
+    assert own.heimdall_store.client is redis_client
+    first = own.delay()
+    assert own.delay().id == first.id
+
+
+def test_calls_in_this_process_take_no_lock(make_task):
+    task = make_task(heimdall={"unique": True, "times": 1, "per": 60})
+    task("a")
+    task.apply(("a",))
+    eager = make_task(heimdall={"unique": True, "times": 1, "per": 60}, conf={"task_always_eager": True})
+    eager.delay("a").get()
+    eager.delay("a").get()
+    assert held(task) == []
+
+
+def test_a_prefix_parts_the_keys(make_task):
+    one = make_task(heimdall={"unique": True, "lock_prefix": "one"})
+    two = make_task(heimdall={"unique": True, "lock_prefix": "two"})
+    assert one.delay("a").id != two.delay("a").id
