@@ -60,7 +60,13 @@ def runs_of(events: list[Event], now: float) -> list[Run]:
 
 
 def judge(
-    submitted: list[Event], events: list[Event], *, now: float, limit: tuple[int, float], jitter: float
+    submitted: list[Event],
+    events: list[Event],
+    *,
+    now: float,
+    limit: tuple[int, float],
+    jitter: float,
+    ambiguous: int = 0,
 ) -> Verdict:
     """Compare what ran with what was submitted.
 
@@ -70,6 +76,7 @@ def judge(
         now: When the run ended.
         limit: Times and seconds of the limited kind.
         jitter: Seconds that may lie between a grant and the body's note of its start; windows are judged shorter by it.
+        ambiguous: Submissions that raised: nobody can say whether they count.
     """
     verdict = Verdict()
     runs = runs_of(events, now)
@@ -108,9 +115,9 @@ def judge(
     # A body may be cut down, and one more may have ended without its worker's living to say so: both were in flight.
     kills = sum(event["what"] == "kill" for event in events)
     in_flight = sum(event.get("in_flight", 0) for event in events if event["what"] == "kill")
-    if len(runs) - len(wanted) > in_flight:
+    if len(runs) - len(wanted) - len(strangers) > in_flight:
         verdict.faults.append(f"{len(runs) - len(wanted)} runs too many for {in_flight} tasks in flight at kills")
-    if strangers:
+    if len(strangers) > ambiguous:
         verdict.faults.append(f"{len(strangers)} tasks ran that nobody submitted")
     verdict.figures = {
         "submitted": len(wanted),

@@ -16,6 +16,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
@@ -51,6 +52,7 @@ class Chaos:
         self.submitted: list[dict[str, object]] = []
         self.workers: list[WorkerProcess] = []
         self.started = 0
+        self.ambiguous = 0
         self.over = threading.Event()
 
     def start_worker(self) -> None:
@@ -80,18 +82,26 @@ class Chaos:
             kind = self.random.choices(["fair", "single", "limited"], [6, 3, 1])[0]
             key = f"k{self.random.randrange(8)}"
             task = getattr(chaos_app, kind)
-            while True:
-                task_id = f"{kind}-{number}"
-                try:
-                    result = task.apply_async((key, number), task_id=task_id, lru_key=key)
-                except (OSError, OperationalError, redis.exceptions.RedisError):
-                    # The same id again: whether the first attempt arrived or not, it is one task.
-                    time.sleep(0.05)
-                    continue
-                break
-            if result.id == task_id:
-                self.submitted.append({"id": task_id, "kind": kind, "key": key})
+            result = self.send(task, kind, key, number)
+            if result is not None:
+                self.submitted.append({"id": result.id, "kind": kind, "key": key})
             time.sleep(pace)
+
+    def send(self, task: Any, kind: str, key: str, number: int) -> Any:
+        """Send one task; None when it is a duplicate, or when nobody can say whether it was sent."""
+        # A caller's own id makes a duplicate join its holder under that id; here it shall be turned away.
+        task_id = None if kind == "single" else f"{kind}-{number}"
+        while True:
+            try:
+                result = task.apply_async((key, number), task_id=task_id, lru_key=key)
+            except (OSError, OperationalError, redis.exceptions.RedisError):
+                time.sleep(0.05)
+                if task_id is None:
+                    self.ambiguous += 1
+                    return None
+                # The same id again: whether the first attempt arrived or not, it is one task.
+                continue
+            return None if getattr(result, "deduplicated", False) else result
 
     def torment(self) -> None:
         """Kill, forget and cut until the run is over."""
@@ -174,6 +184,7 @@ class Chaos:
             now=time.monotonic(),
             limit=(LIMIT_TIMES, LIMIT_PER),
             jitter=JITTER,
+            ambiguous=self.ambiguous,
         )
         print(f"seed {self.options.seed}, {time.monotonic() - began:.0f} s")
         for name, figure in verdict.figures.items():
