@@ -38,6 +38,7 @@ class RouterOptions:
         virtual_nodes: Any,
         persistent_file: Any,
         reset_persistent: Any,
+        mode: Any,
         hash: Any,
     ) -> RouterOptions:
         """Check each parameter.
@@ -45,6 +46,8 @@ class RouterOptions:
         Raises:
             InvalidParameter: One of them cannot be meant.
         """
+        if mode != "ring":
+            raise InvalidParameter("mode", mode, "give 'ring'; this version has no other")
         if routing_key_extractor is not None and not callable(routing_key_extractor):
             raise InvalidParameter(
                 "routing_key_extractor", routing_key_extractor, "give a function (task_name, args, kwargs) -> key"

@@ -6,7 +6,7 @@ import logging
 import os
 from collections import Counter
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from celery._state import get_current_app
 
@@ -47,6 +47,7 @@ class ChainRouter:
         virtual_nodes: Points of a worker of weight 1 on the ring, from 1 to 10,000.
         persistent_file: A JSON file of registered workers, shared by processes of this machine; ``~`` is expanded.
         reset_persistent: Remove that file first, whatever it holds.
+        mode: ``"ring"``, a queue per worker and consistent hashing; this version has no other.
         hash: ``"blake2b"``; with the extra ``[xxhash]`` also ``"xxh3"`` or ``"xxh64"``; or a function bytes -> whole
             number below 2**64. All processes of an application must use the same.
 
@@ -65,6 +66,7 @@ class ChainRouter:
         persistent_file: str | os.PathLike[str] | None = None,
         reset_persistent: bool = False,
         *,
+        mode: Literal["ring"] = "ring",
         hash: str | Callable[[bytes], int] = "blake2b",
     ) -> None:
         options = RouterOptions.parse(
@@ -73,6 +75,7 @@ class ChainRouter:
             virtual_nodes=virtual_nodes,
             persistent_file=persistent_file,
             reset_persistent=reset_persistent,
+            mode=mode,
             hash=hash,
         )
         self._options = options

@@ -15,7 +15,9 @@ KEYS = [f"c{index}" for index in range(20)]
 
 @pytest.fixture
 def ring_app(celery_app_module):
-    return celery_app_module("ring_app")
+    module = celery_app_module("ring_app")
+    module.router.attach(module.app)
+    return module
 
 
 @pytest.fixture
@@ -33,8 +35,8 @@ def start(celery_worker_process):
 
 @pytest.fixture
 def members(ring_app):
-    sharing = ring_app.router.attach(ring_app.app)
-    return lambda state="up": {member.name for member in sharing.membership.view().in_state(state)}
+    membership = ring_app.router.sharing.membership
+    return lambda state="up": {member.name for member in membership.view().in_state(state)}
 
 
 def follow(ring_app, *names: str) -> None:
@@ -48,7 +50,7 @@ def send(ring_app, numbers, **options) -> None:
 
 
 def test_workers_join_consume_their_own_queue_and_leave(ring_app, start, members, event_log):
-    one, two = start("a", "b")
+    one, _ = start("a", "b")
     assert members() == {"a", "b"}
     follow(ring_app, "a", "b")
     send(ring_app, range(40))
@@ -177,7 +179,6 @@ def test_a_frozen_worker_whose_name_was_taken_ends(ring_app, start, members):
     [one] = start("a")
     with frozen(one.pid):
         [two] = start("a")
-        assert "waiting up to" in two.log()
     one.wait_for_log("chain_router_name_lost")
     assert one.wait() != 0
     assert two.is_running

@@ -1,0 +1,144 @@
+"""``celery -A proj chain-router ...``: who is on the ring, where a key goes, what a change would move."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from celery_toolkit_core.celery.cli import Group, json_option, pass_app, show
+
+if TYPE_CHECKING:
+    from celery_toolkit_core.ring import HashRing
+
+    from .router import ChainRouter
+
+
+@click.group("chain-router", cls=Group)
+def chain_router() -> None:
+    """Same key, same worker: look at the ring of workers, and change it."""
+
+
+@chain_router.command()
+@json_option
+@pass_app
+def workers(app: Any, as_json: bool) -> None:
+    """List the workers: state, weight, share of the keys, who holds the name."""
+    router = _router(app)
+    members = router.sharing.view.members if router.sharing else {}
+    shares = router.ring.shares()
+    rows = [
+        {
+            "name": name,
+            "state": members[name].state if name in members else "registered",
+            "weight": members[name].weight if name in members else router.ring.weights.get(name),
+            "share": round(shares.get(name, 0.0), 4),
+            "lease_s": round(members[name].seconds, 1) if name in members else None,
+            "holder": members[name].holder if name in members else None,
+        }
+        for name in sorted({*members, *router.ring})
+    ]
+    show(rows, as_json=as_json)
+
+
+@chain_router.command()
+@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw the ring into this SVG file.")
+@json_option
+@pass_app
+def ring(app: Any, plot: Path | None, as_json: bool) -> None:
+    """Show the ring: its fingerprint and each worker's exact share of the keys."""
+    found = _router(app).ring
+    if plot is not None:
+        from .picture import ring_picture
+
+        try:
+            plot.write_text(ring_picture(found), encoding="utf-8")
+        except OSError as error:
+            raise click.ClickException(f"--plot {plot}: {error.strerror}") from error
+    shares = {name: round(share, 4) for name, share in found.shares().items()}
+    document = {"fingerprint": found.fingerprint, "virtual_nodes": found.virtual_nodes, "workers": len(found)}
+    show({**document, "shares": shares} if as_json else {**document, **shares}, as_json=as_json)
+
+
+@chain_router.command()
+@click.argument("key")
+@click.option("--int", "is_int", is_flag=True, help="The key is a whole number, not a text.")
+@json_option
+@pass_app
+def where(app: Any, key: str, is_int: bool, as_json: bool) -> None:
+    """Say to which worker a KEY goes now, and who would inherit it."""
+    found = _router(app).ring
+    try:
+        value: Any = int(key) if is_int else key
+    except ValueError:
+        raise click.BadParameter(f"{key!r} is no whole number", param_hint="KEY") from None
+    owners = found.successors(value, 2) if found else []
+    worker, heir = [*owners, None, None][:2]
+    show({"key": value, "worker": worker, "then": heir}, as_json=as_json)
+
+
+@chain_router.command()
+@click.option("--add", multiple=True, metavar="NAME[=WEIGHT]", help="A worker that would join; may be repeated.")
+@click.option("--remove", multiple=True, metavar="NAME", help="A worker that would leave; may be repeated.")
+@json_option
+@pass_app
+def plan(app: Any, add: tuple[str, ...], remove: tuple[str, ...], as_json: bool) -> None:
+    """Say exactly which share of the keys a change would move, and from where to where; nothing is changed."""
+    before = _router(app).ring
+    after = _changed(before, add, remove)
+    moves = before.moves(after) if before and after else {}
+    rows = [
+        {"from": source, "to": target, "share": round(share, 6)}
+        for (source, target), share in sorted(moves.items(), key=lambda move: -move[1])
+    ]
+    if as_json:
+        show({"moved": sum(moves.values()), "moves": rows}, as_json=True)
+    else:
+        show(rows, as_json=False)
+        click.echo(f"{sum(moves.values()):.2%} of the keys would move")
+
+
+@chain_router.command()
+@click.argument("name")
+@pass_app
+def drain(app: Any, name: str) -> None:
+    """Give the worker NAME no new keys; it goes on with what is in its queue. Starting it anew ends this."""
+    sharing = _router(app).sharing
+    if sharing is None:
+        raise click.ClickException("the membership is not shared: set chain_router_redis_url")
+    if not sharing.membership.drain(name):
+        raise click.ClickException(f"no living worker has the name {name!r}")
+    click.echo(f"{name} gets no new keys")
+
+
+def _router(app: Any) -> ChainRouter:
+    """The application's router, with the membership of this moment."""
+    from .discovery import find_router
+    from .errors import RouterNotFound
+
+    router = find_router(app)
+    if router is None:
+        raise RouterNotFound("the application has no ChainRouter in task_routes: set app.conf.task_routes = router")
+    sharing = router.attach(app)
+    if sharing is not None:
+        # An error here is what the operator wants to see; `refresh` would swallow it.
+        sharing.membership.view()
+        sharing.refresh()
+    return router
+
+
+def _changed(ring: HashRing, add: tuple[str, ...], remove: tuple[str, ...]) -> HashRing:
+    from .names import weight, worker_name
+
+    for name in remove:
+        if name not in ring:
+            raise click.BadParameter(f"{name!r} is not on the ring", param_hint="--remove")
+        ring = ring.without_node(name)
+    for entry in add:
+        name, _, given = entry.partition("=")
+        try:
+            ring = ring.with_node(worker_name(name), weight(float(given or 1)))
+        except ValueError as error:
+            raise click.BadParameter(str(error), param_hint="--add") from None
+    return ring

@@ -1,0 +1,104 @@
+"""The command line, run as ``celery -A app chain-router ...``."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from xml.etree import ElementTree
+
+import pytest
+
+from celery_chain_router.membership import Member, Membership
+from celery_toolkit_core.keys import KeySpace
+
+APP = """
+import os
+from celery import Celery
+from celery_chain_router import ChainRouter
+app = Celery("cli", broker=os.environ["URL"])
+app.conf.task_routes = ChainRouter() if os.environ.get("ROUTER", "1") == "1" else None
+"""
+
+
+@pytest.fixture
+def run(redis_url, tmp_path):
+    (tmp_path / "cli_app.py").write_text(APP)
+
+    def run(*arguments: str, app: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+        named = ["-A", "cli_app"] if app else []
+        return subprocess.run(
+            [sys.executable, "-m", "celery", *named, "chain-router", *arguments],
+            cwd=tmp_path,
+            env={**os.environ, "URL": redis_url, **environment},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture
+def members(redis_client) -> Membership:
+    members = Membership(redis_client, KeySpace("chain-router", "main"))
+    for name in ("w1", "w2", "w3"):
+        members.join([name], f"token of {name}", Member(name, "up", 1.0, f"{name}@h (pid 1)").record())
+    members.leave("w3", "token of w3")
+    return members
+
+
+def test_workers_are_listed_with_state_and_share(run, members):
+    done = run("workers", "--json")
+    assert done.returncode == 0, done.stderr
+    rows = {row["name"]: row for row in json.loads(done.stdout)}
+    assert {name: row["state"] for name, row in rows.items()} == {"w1": "up", "w2": "up", "w3": "gone"}
+    assert rows["w1"]["share"] + rows["w2"]["share"] == pytest.approx(1, abs=0.001)
+    assert rows["w3"]["share"] == 0
+    assert rows["w1"]["holder"] == "w1@h (pid 1)"
+    assert "w1@h (pid 1)" in run("workers").stdout
+
+
+def test_where_and_plan_and_drain(run, members):
+    found = json.loads(run("where", "c1", "--json").stdout)
+    assert {found["worker"], found["then"]} == {"w1", "w2"}
+    planned = json.loads(run("plan", "--add", "w4=2", "--remove", "w2", "--json").stdout)
+    assert 0.4 < planned["moved"] < 1
+    assert {move["to"] for move in planned["moves"]} == {"w1", "w4"}
+    assert "of the keys would move" in run("plan", "--add", "w4").stdout
+    assert run("drain", "w1").returncode == 0
+    assert members.view().members["w1"].state == "draining"
+    assert json.loads(run("where", "c1", "--json").stdout)["worker"] == "w2"
+
+
+def test_the_ring_is_drawn(run, members, tmp_path):
+    done = run("ring", "--plot", str(tmp_path / "ring.svg"), "--json")
+    assert set(json.loads(done.stdout)["shares"]) == {"w1", "w2"}
+    picture = ElementTree.parse(tmp_path / "ring.svg").getroot()
+    assert len(picture.findall("{*}path")) > 100
+    assert {"w1", "w2"} <= {text.text for text in picture.findall("{*}text")}
+
+
+def test_mistakes_are_one_line(run, members):
+    for arguments, words in (
+        (["drain", "nobody"], "no living worker has the name 'nobody'"),
+        (["plan", "--remove", "nobody"], "is not on the ring"),
+        (["plan", "--add", "w4=0"], "weight"),
+        (["where", "x", "--int"], "no whole number"),
+        (["ring", "--plot", "/no/such/folder/x.svg"], "No such file"),
+    ):
+        done = run(*arguments)
+        assert done.returncode != 0
+        assert words in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_without_application_router_or_server_it_says_so(run):
+    assert "no app given, use -A" in run("workers", app=False).stderr
+    assert "no ChainRouter in task_routes" in run("workers", ROUTER="0").stderr
+    dead = run("workers", URL="redis://:canary@127.0.0.1:1/0")
+    assert dead.returncode == 1
+    assert "127.0.0.1:1" in dead.stderr
+    assert "canary" not in dead.stderr + dead.stdout

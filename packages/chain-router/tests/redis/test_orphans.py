@@ -1,0 +1,159 @@
+"""Orphans on a real broker: messages of a dead worker's queue go to the owners of today, untouched and in order."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import pytest
+from celery import Celery
+
+from celery_chain_router import ChainRouter
+from celery_chain_router.membership import Member
+from celery_chain_router.orphans import PAGE, Orphans
+
+GONE = [Member("dead", "gone")]
+
+
+@pytest.fixture
+def app(redis_url):
+    app = Celery("orphans", broker=redis_url, set_as_current=False)
+    app.conf.chain_router_discovery = False
+    router = app.conf.task_routes = ChainRouter(routing_key="key")
+    router.register_worker("dead")
+
+    @app.task(name="work", shared=False)
+    def work(number, key):
+        """A task with a key."""
+
+    app.finalize()
+    yield app
+    app.close()
+
+
+@pytest.fixture
+def orphans(app):
+    orphans = Orphans(app, app.conf.task_routes.hash_function)
+    yield orphans
+    orphans.close()
+
+
+def change_ring(app, *names):
+    router = app.conf.task_routes
+    for name in names:
+        router.register_worker(name)
+    router.unregister_worker("dead")
+    return router.ring
+
+
+def send(app, numbers, **options):
+    for number in numbers:
+        app.tasks["work"].apply_async((number, f"c{number % 7}"), **options)
+
+
+def numbers(client, queue):
+    """Numbers of the messages in the order in which they would be taken."""
+    return [number_of(raw) for raw in reversed(client.lrange(queue, 0, -1))]
+
+
+def number_of(raw):
+    return int(json.loads(raw)["headers"]["argsrepr"].partition(",")[0].strip("("))
+
+
+def test_every_message_goes_to_its_keys_owner_as_it_is_and_in_order(app, orphans, redis_client):
+    send(app, range(PAGE * 2 + 50))
+    sent = set(redis_client.lrange("dead", 0, -1))
+    ring = change_ring(app, "a", "b")
+    redis_client.lpush("a", json.dumps({"headers": {"argsrepr": "(9999,"}, "body": ""}))
+    assert orphans.adopt(GONE, ring) == PAGE * 2 + 50
+    assert redis_client.llen("dead") == 0
+    moved = redis_client.lrange("a", 1, -1) + redis_client.lrange("b", 0, -1)
+    moved = {raw for queue in ("a", "b") for raw in redis_client.lrange(queue, 0, -1) if number_of(raw) != 9999}
+    assert moved == sent
+    for queue in ("a", "b"):
+        order = numbers(redis_client, queue)
+        assert all(ring.get(f"c{number % 7}") == queue for number in order if number != 9999)
+        # Older than what the new owner has, so in front of it.
+        assert order == sorted(order)
+    assert orphans.adopt(GONE, ring) == 0
+
+
+def test_priorities_are_kept(app, orphans, redis_client):
+    send(app, range(10), priority=9)
+    queues = {key for key in redis_client.keys("dead*") if redis_client.type(key) == b"list"}
+    ring = change_ring(app, "a")
+    assert orphans.adopt(GONE, ring) == 10
+    assert {key.replace(b"dead", b"a") for key in queues} == {
+        key for key in redis_client.keys("a*") if redis_client.type(key) == b"list"
+    }
+
+
+def test_a_prefix_of_the_brokers_keys_is_kept(app, redis_client):
+    app.conf.broker_transport_options = {"global_keyprefix": "shop:"}
+    orphans = Orphans(app, app.conf.task_routes.hash_function)
+    send(app, range(3))
+    assert orphans.adopt(GONE, change_ring(app, "a")) == 3
+    assert redis_client.llen("shop:a") == 3
+    orphans.close()
+
+
+def test_chosen_and_unreadable_messages_stay_and_foreign_ones_do_not(app, orphans, redis_client):
+    send(app, [1], queue="dead")
+    send(app, [2])
+    foreign = json.dumps({"body": "", "headers": {"id": "x"}, "properties": {}}).encode()
+    redis_client.rpush("dead", b"\x00no json", foreign, b'"text"', b"{}")
+    assert orphans.adopt(GONE, change_ring(app, "a")) == 2
+    assert {number_of(raw) for raw in redis_client.lrange("a", 0, -1) if b"argsrepr" in raw} == {2}
+    assert foreign in redis_client.lrange("a", 0, -1)
+    assert set(redis_client.lrange("dead", 0, -1)) >= {b"\x00no json", b'"text"', b"{}"}
+    assert redis_client.llen("dead") == 4
+
+
+def test_nothing_is_moved_to_nobody_or_to_itself(app, orphans, redis_client):
+    send(app, range(3))
+    router = app.conf.task_routes
+    assert orphans.adopt(GONE, router.ring) == 0
+    assert orphans.adopt(GONE, ChainRouter().ring) == 0
+    assert redis_client.llen("dead") == 3
+
+
+def test_companions_go_to_the_companions_of_the_new_owner(app, orphans, redis_client):
+    send(app, [1], queue="dead.wake")
+    ring = change_ring(app, "a")
+    assert orphans.adopt([Member("dead", "gone", companions=(".wake",))], ring) == 1
+    assert redis_client.llen("a.wake") == 1
+
+
+def test_two_that_adopt_at_once_lose_and_double_nothing(app, orphans, redis_client):
+    send(app, range(2000))
+    sent = sorted(redis_client.lrange("dead", 0, -1))
+    ring = change_ring(app, "a", "b")
+    others = [Orphans(app, app.conf.task_routes.hash_function) for _ in range(3)]
+    threads = [threading.Thread(target=other.adopt, args=(GONE, ring)) for other in others]
+    for thread in threads:
+        thread.start()
+    orphans.adopt(GONE, ring)
+    for thread in threads:
+        thread.join()
+    assert sorted(redis_client.lrange("a", 0, -1) + redis_client.lrange("b", 0, -1)) == sent
+    for other in others:
+        other.close()
+
+
+def test_a_replayed_script_moves_nothing_twice(redis_client):
+    from celery_toolkit_core.scripts import Scripts
+
+    redis_client.rpush("dead", "m1")
+    scripts = Scripts(redis_client, "celery_chain_router")
+    assert [scripts.run("move_messages", ["dead", "a"], [2, "m1"]) for _ in range(2)] == [1, 0]
+    assert redis_client.lrange("a", 0, -1) == [b"m1"]
+
+
+def test_a_server_without_memory_still_lets_messages_move(app, orphans, redis_client):
+    send(app, range(20))
+    ring = change_ring(app, "a")
+    redis_client.config_set("maxmemory", 1)
+    try:
+        assert orphans.adopt(GONE, ring) == 20
+    finally:
+        redis_client.config_set("maxmemory", 0)
