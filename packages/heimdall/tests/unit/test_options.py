@@ -10,6 +10,8 @@ from celery_heimdall import Concurrency, HeimdallTask, RateLimit, Strategy, Uniq
 from celery_heimdall.options import parse
 from celery_toolkit_core.errors import InvalidParameter
 
+NO_SECONDS = (0, -1, math.nan, math.inf, True, "5", None)
+
 
 def test_the_dict_and_the_typed_form_give_the_same_options():
     assert parse({"unique": True, "unique_timeout": 60}).unique == Unique(ttl=60)
@@ -47,7 +49,7 @@ def test_the_default_strategy_is_to_park():
         ({"times": 2}, "per"),
         ({"per": 2}, "times"),
         *(({"times": bad, "per": 1}, "times") for bad in (0, -1, 1.5, True, "2", None)),
-        *(({"times": 1, "per": bad}, "per") for bad in (0, -1, math.nan, math.inf, True, "2", None)),
+        *(({"times": 1, "per": bad}, "per") for bad in NO_SECONDS),
         ({"rate_limit": (1, 1), "times": 1, "per": 1}, "rate_limit"),
         ({"rate_limit": "often"}, "rate_limit"),
         ({"key": ""}, "key"),

@@ -27,7 +27,7 @@ def test_duplicates_in_groups_chords_and_chains_share_the_holders_result(
     assert first_in_chain.get(timeout=60) == value
     assert in_chain.get(timeout=60).startswith("a by ")
     assert linked.get(timeout=60) == value
-    assert [event["id"] for event in event_log.events(what="begin", task="unique")][0] == holder.id
+    assert event_log.events(what="begin", task="unique")[0]["id"] == holder.id
 
 
 def test_a_joined_task_ends_as_its_holder_ends(celery_app_module, celery_worker_process, event_log):

@@ -35,10 +35,7 @@ def test_ten_a_second_over_four_workers(celery_app_module, celery_worker_process
     assert len({event["id"] for event in begun}) == 40
     # The log's clock runs a little after the decision: give it that much.
     assert most_in_any_window(moments, 0.9) <= 10
-    with redis.Redis.from_url(redis_url) as client:
-        eventually(
-            lambda: not [key for key in client.keys("{heimdall:*") if b":limit" not in key and b":order" not in key]
-        )
+    eventually(lambda: not left_over(redis_client))
 
 
 def test_the_third_and_fourth_wait_for_the_next_window_in_the_order_of_their_calls(
