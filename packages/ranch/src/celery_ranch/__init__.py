@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from .clients import audit
+from .clients import Clients, audit
 from .clients import status as _status
 from .errors import BacklogFull, DeadTask, PayloadTooLarge, RanchError
 from .task import RanchTask, lru_task
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BacklogFull",
+    "Clients",
     "DeadTask",
     "PayloadTooLarge",
     "RanchError",

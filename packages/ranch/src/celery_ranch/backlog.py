@@ -10,7 +10,7 @@ from celery_toolkit_core.keys import digest
 from celery_toolkit_core.scripts import Scripts
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from celery_toolkit_core.keys import KeySpace
 
@@ -254,6 +254,20 @@ class Backlog:
             "clients entries messages"
         )
         return dict(zip(names.split(), map(int, self.run("audit")), strict=True))
+
+    def queues(self) -> list[str]:
+        """The digests of all queues that ever had a task."""
+        return [field.decode() for field in self.client.hkeys(self.keys[STRUCTURES.index("addresses")])]
+
+    def clients(self) -> Iterator[str]:
+        """The digests of all clients, read page by page."""
+        for field, _ in self.client.hscan_iter(self.keys[STRUCTURES.index("clients")], count=200):
+            yield field.decode()
+
+    def tagged(self, index: str) -> list[str]:
+        """The digests of the clients under one entry of the index of tags."""
+        members = self.client.zrangebylex(self.tags, f"[{index}:", f"({index};")
+        return [member.decode().rpartition(":")[2] for member in members]
 
 
 def queue_of(exchange: str, routing_key: str) -> str:

@@ -10,9 +10,9 @@ from celery_toolkit_core import parameters
 from celery_toolkit_core.errors import InvalidParameter, RedisError
 from celery_toolkit_core.keys import digest
 
-from .application import ranch_of
+from .application import issue_quietly, ranch_of
 from .backlog import client_of, tickets_of
-from .options import check_weight
+from .options import check_key, check_weight
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -20,68 +20,75 @@ if TYPE_CHECKING:
     from celery import Celery
 
     from .application import Ranch
-    from .backlog import Backlog, Tickets
 
 #: Attempts to change a profile that others change at the same time.
 _ATTEMPTS = 100
 
+#: Tasks that one run of a script throws away.
+_PURGE_BATCH = 500
+
 
 class Clients:
-    """The clients of one backlog.
+    """The clients of one application: what is kept of them, and what an operator may tell them.
 
     Args:
-        backlog: The backlog.
+        app: The Celery application.
     """
 
-    def __init__(self, backlog: Backlog) -> None:
-        self._backlog = backlog
+    def __init__(self, app: Celery) -> None:
+        self._ranch = ranch_of(app)
+        self._backlog = self._ranch.backlog
 
-    def set_weight(self, key: str, weight: float) -> bool:
-        """Set a client's weight; its place in the line does not change."""
+    def set_weight(self, key: str | int, weight: float) -> bool:
+        """Set a client's weight: 0.5 is served twice as often as 1.0. Its place in the line does not change."""
         self._set(key, w=repr(check_weight("weight", weight)))
         return True
 
-    def set_cap(self, key: str, most: int | None) -> list[Tickets]:
-        """Let at most `most` tasks of a client be in flight at a time; None takes the cap away.
+    def set_max_in_flight(self, key: str | int, most: int | None) -> None:
+        """Let at most `most` tasks of a client be in flight at a time; None takes the cap away."""
+        self._set(key, x="" if most is None else parameters.count("max_in_flight", most))
 
-        Returns:
-            Tickets to issue, as tasks may now run that were held.
-        """
-        return self._set(key, x="" if most is None else parameters.count("max_in_flight", most))
-
-    def set_backlog_limit(self, key: str, most: int | None) -> None:
-        """Let at most `most` tasks of a client wait; None takes the limit away."""
+    def set_max_backlog(self, key: str | int, most: int | None) -> None:
+        """Let at most `most` tasks of a client wait, `BacklogFull` above that; None takes the limit away."""
         self._set(key, y="" if most is None else parameters.count("max_backlog", most))
 
-    def pause(self, key: str) -> None:
+    def pause(self, key: str | int) -> None:
         """Let nothing of this client begin until `resume`; what runs goes on, what is sent waits."""
         self._set(key, h="1")
 
-    def resume(self, key: str) -> list[Tickets]:
-        """End a pause.
+    def resume(self, key: str | int) -> None:
+        """End a pause."""
+        self._set(key, h="")
+
+    def purge(self, key: str | int) -> int:
+        """Throw away what a client has waiting, in all queues; what is in flight or scheduled stays.
 
         Returns:
-            Tickets to issue.
+            The number of tasks thrown away.
         """
-        return self._set(key, h="")
+        queues = self._backlog.queues()
+        purged = 0
+        while count := int(self._backlog.run("purge", [client_of(check_key(key)), _PURGE_BATCH, *queues])):
+            purged += count
+        return purged
 
-    def tag(self, key: str, tags: Mapping[str, Any]) -> bool:
+    def tag(self, key: str | int, tags: Mapping[str, Any]) -> bool:
         """Put tags on a client; a tag of the same name is replaced."""
 
         def change(profile: dict[str, Any]) -> None:
-            profile.setdefault("tags", {}).update(tags)
+            profile.setdefault("tags", {}).update(check_tags(tags))
 
-        return self._change(key, change)
+        return self._change(check_key(key), change)
 
     def tagged(self, name: str, value: Any = None) -> list[str]:
         """The keys of the clients with this tag."""
         parameters.text("tag", name)
         index = _index({name: value})[0 if value is None else 1]
-        members = self._backlog.client.zrangebylex(self._backlog.tags, f"[{index}:", f"({index};")
-        labels = [self._look(member.decode().rpartition(":")[2]) for member in members]
+        members = self._backlog.tagged(index)
+        labels = [self._look(client) for client in members]
         return sorted(look["lru_key"] for look in labels if look)
 
-    def set_custom(self, key: str, name: str, value: Any) -> bool:
+    def set_custom(self, key: str | int, name: str, value: Any) -> bool:
         """Keep one value under one name for a client."""
         parameters.text("custom data's key", name)
         _encodable("value", value)
@@ -89,18 +96,19 @@ class Clients:
         def change(profile: dict[str, Any]) -> None:
             profile.setdefault("custom_data", {})[name] = value
 
-        return self._change(key, change)
+        return self._change(check_key(key), change)
 
-    def custom(self, key: str) -> dict[str, Any]:
+    def custom(self, key: str | int) -> dict[str, Any]:
         """All that is kept for a client."""
-        found: dict[str, Any] = self._profile(key)[1].get("custom_data", {})
+        found: dict[str, Any] = self._profile(check_key(key))[1].get("custom_data", {})
         return found
 
-    def metadata(self, key: str) -> dict[str, Any]:
+    def metadata(self, key: str | int) -> dict[str, Any]:
         """What celery-ranch tells of a client, known or not."""
-        look = self._look(client_of(key)) or {}
+        label = check_key(key)
+        look = self._look(client_of(label)) or {}
         return {
-            "lru_key": key,
+            "lru_key": label,
             "weight": look.get("weight", 1.0),
             "last_execution": look.get("last_execution"),
             "tags": look.get("tags", {}),
@@ -108,21 +116,23 @@ class Clients:
             "pending_tasks": look.get("waiting", 0),
         }
 
-    def show(self, key: str) -> dict[str, Any] | None:
+    def show(self, key: str | int) -> dict[str, Any] | None:
         """All that is known of a client, or None."""
-        return self._look(client_of(key))
+        return self._look(client_of(check_key(key)))
 
     def all(self) -> Iterator[dict[str, Any]]:
         """All clients, read page by page; ones that come or go meanwhile may be missed."""
-        hash_of_clients = self._backlog.keys[11]
-        for field, _ in self._backlog.client.hscan_iter(hash_of_clients, count=200):
-            look = self._look(field.decode())
+        for client in self._backlog.clients():
+            look = self._look(client)
             if look:
                 yield look
 
-    def _set(self, key: str, **fields: Any) -> list[Tickets]:
+    def _set(self, key: str | int, **fields: Any) -> None:
+        label = check_key(key)
         flat = [item for pair in fields.items() for item in pair]
-        return tickets_of(self._backlog.run("client", [client_of(key), key, *flat]))
+        tickets = tickets_of(self._backlog.run("client", [client_of(label), label, *flat]))
+        # What was held may run now. Should the broker be away, idle workers ask for the tickets themselves.
+        issue_quietly(self._ranch, tickets)
 
     def _profile(self, key: str) -> tuple[bytes, dict[str, Any]]:
         raw = self._backlog.run("look", [client_of(key)])

@@ -174,11 +174,11 @@ class RanchTask(GatedTask):
 
     def set_priority_weight(self, lru_key: str | int, weight: float) -> bool:
         """Set the weight of a client: 0.5 is served twice as often as 1.0. Its place in the line does not change."""
-        return self._clients.set_weight(check_key(lru_key), weight)
+        return self._clients.set_weight(lru_key, weight)
 
     def add_tag(self, lru_key: str | int, name: str, value: Any) -> bool:
         """Put a tag on a client."""
-        return self._clients.tag(check_key(lru_key), clients.check_tags({name: value}))
+        return self._clients.tag(lru_key, {name: value})
 
     def get_tagged_clients(self, tag: str, value: Any = None) -> list[str]:
         """The keys of the clients with this tag, whatever its value or with just that value."""
@@ -186,15 +186,15 @@ class RanchTask(GatedTask):
 
     def set_custom_data(self, lru_key: str | int, name: str, value: Any) -> bool:
         """Keep something about a client, for weight functions."""
-        return self._clients.set_custom(check_key(lru_key), name, value)
+        return self._clients.set_custom(lru_key, name, value)
 
     def get_custom_data(self, lru_key: str | int) -> dict[str, Any]:
         """What `set_custom_data` has kept."""
-        return self._clients.custom(check_key(lru_key))
+        return self._clients.custom(lru_key)
 
     def get_client_metadata(self, lru_key: str | int) -> dict[str, Any]:
         """What is known of a client: lru_key, weight, last_execution, tags, custom_data, pending_tasks."""
-        return self._clients.metadata(check_key(lru_key))
+        return self._clients.metadata(lru_key)
 
     def get_system_status(self) -> dict[str, Any]:
         """The backlog as a whole: initialized, storage_type, backlog_size, unique_lru_keys, health."""
@@ -202,7 +202,7 @@ class RanchTask(GatedTask):
 
     @property
     def _clients(self) -> clients.Clients:
-        return clients.Clients(ranch_of(self.app).backlog)
+        return clients.Clients(self.app)
 
     def _client_of(
         self, given: Any, headers: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]

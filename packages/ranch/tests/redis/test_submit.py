@@ -1,0 +1,213 @@
+"""Sending tasks, without a worker: what is written, what is refused before anything is written."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+from celery import Celery
+from kombu.exceptions import EncodeError
+
+from celery_ranch import BacklogFull, Clients, PayloadTooLarge, audit, get_status, lru_task
+from celery_ranch.application import ranch_of
+from celery_toolkit_core.errors import InvalidParameter, RedisUnavailable
+
+
+@pytest.fixture
+def app(redis_url):
+    app = Celery("submit", broker=redis_url, backend=redis_url, set_as_current=False)
+    yield app
+    ranch_of(app).backlog.client.close()
+    app.close()
+
+
+@pytest.fixture
+def task(app):
+    @lru_task(app, shared=False, name="submit.task", max_backlog=3, lru_cost=lambda data=None, **kw: len(data or "x"))
+    def task(data=None, tags=None, expiry=None):
+        return data
+
+    return task
+
+
+def nothing_written(client):
+    return client.keys("*") == []
+
+
+@pytest.mark.parametrize("key", [None, "", b"bytes", "\ud800", "x" * 513, True])
+def test_an_impossible_key_writes_nothing(task, redis_client, key):
+    with pytest.raises(InvalidParameter, match="lru_key"):
+        task.lru_delay(key, "data")
+    assert nothing_written(redis_client)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"priority_weight": 0},
+        {"priority_weight": "1"},
+        {"expiry": -1},
+        {"expiry": float("nan")},
+        {"tags": {"a": set()}},
+    ],
+)
+def test_impossible_options_write_nothing(task, redis_client, options):
+    with pytest.raises(ValueError, match=r"weight|expiry|tags"):
+        task.lru_delay("a", "data", **options)
+    assert nothing_written(redis_client)
+
+
+def test_arguments_that_cannot_be_serialised_write_nothing_and_fail_at_once(task, redis_client):
+    with pytest.raises(EncodeError):
+        task.lru_delay("a", {"x": object()})
+    assert nothing_written(redis_client)
+
+
+def test_a_wrong_call_writes_nothing(task, redis_client):
+    with pytest.raises(TypeError):
+        task.lru_delay("a", 1, 2, 3, 4)
+    assert nothing_written(redis_client)
+
+
+def test_a_huge_payload_writes_nothing(task, redis_client):
+    with pytest.raises(PayloadTooLarge) as refused:
+        task.lru_apply_async("a", ("x" * 1_100_000,), lru_cost=1)
+    assert (refused.value.task, refused.value.limit) == ("submit.task", 1_000_000)
+    assert nothing_written(redis_client)
+
+
+def test_without_redis_the_error_comes_in_time_and_names_the_server():
+    app = Celery("away", broker="redis://:secret@127.0.0.1:1/0", set_as_current=False)
+
+    @lru_task(app, shared=False, name="away.task")
+    def task():
+        pass
+
+    begin = time.monotonic()
+    with pytest.raises(RedisUnavailable, match=r"127\.0\.0\.1:1") as error:
+        task.lru_delay("a")
+    assert time.monotonic() - begin < 10  # 2 s on a machine that is not busy
+    assert "secret" not in str(error.value)
+    assert get_status(app)["health"].startswith("error")
+    app.close()
+
+
+def test_a_submit_takes_two_round_trips(task, redis_client):
+    task.lru_delay("a", "x")
+    redis_client.config_resetstat()
+    task.lru_delay("a", "x")
+    calls = {
+        name.removeprefix("cmdstat_"): stat["calls"]
+        for name, stat in redis_client.info("commandstats").items()
+        if name not in ("cmdstat_config|resetstat", "cmdstat_info")
+    }
+    from_scripts = ("hexists", "zscore", "hget", "hset", "zadd", "hincrby", "zrem", "zrangebylex", "time")
+    sent = {name: count for name, count in calls.items() if name not in from_scripts}
+    # Celery itself subscribes to the result, as for every task.
+    assert sent == {"evalsha": 1, "lpush": 1, "subscribe": 1, "unsubscribe": 1}
+
+
+def test_a_task_without_a_client_is_plain_celery(task, redis_client):
+    task.delay("data")
+    assert [key.decode() for key in redis_client.keys("*") if b"kombu" not in key] == ["celery"]
+
+
+def test_the_stored_bytes_are_celerys_and_the_ticket_names_no_task(task, redis_client, app):
+    result = task.lru_apply_async("a", ("data",), lru_cost=1, priority=3, headers={"mine": 1})
+    (_, message), *_ = redis_client.hgetall(ranch_of(app).backlog.keys[1]).items()
+    assert b'[["data"], {}, {"callbacks": null' in message
+    ticket = json.loads(redis_client.lindex("celery", 0) or redis_client.lindex("celery\x06\x163", 0))
+    assert ticket["headers"]["task"] == "celery_ranch.ticket"
+    assert ticket["headers"]["id"] != result.id
+    assert "submit.task" not in json.dumps(ticket)
+
+
+def test_a_full_backlog_raises_and_says_how_full(task, app):
+    for _ in range(3):
+        task.lru_delay("a")
+    with pytest.raises(BacklogFull) as full:
+        task.lru_delay("a")
+    assert (full.value.lru_key, full.value.waiting) == ("a", 3)
+    Clients(app).set_max_backlog("b", 1)
+    task.lru_delay("b")
+    with pytest.raises(BacklogFull):
+        task.lru_delay("b")
+    assert audit(app)["submitted"] == 4
+
+
+def test_eager_mode_runs_at_once(task, app, redis_client):
+    app.conf.task_always_eager = True
+    assert task.lru_delay("a", "now").get() == "now"
+    assert nothing_written(redis_client)
+
+
+def test_own_arguments_called_like_ours_pass_through_lru_apply_async(task, app):
+    task.lru_apply_async("a", kwargs={"data": "d", "tags": "t", "expiry": 3})
+    assert audit(app)["waiting"] == 1
+
+
+def test_metadata_of_a_client(task):
+    assert task.get_client_metadata("nobody") == {
+        "lru_key": "nobody",
+        "weight": 1.0,
+        "last_execution": None,
+        "tags": {},
+        "custom_data": {},
+        "pending_tasks": 0,
+    }
+    assert task.set_priority_weight("a", 0.5) is True
+    assert task.add_tag("a", "tier", "gold") is True
+    assert task.set_custom_data("a", "impact", [1, 2.5, {}]) is True
+    task.lru_delay("a", tags={"region": "eu"}, priority_weight=2.0)
+    seen = task.get_client_metadata("a")
+    assert seen["weight"] == 2.0
+    assert seen["tags"] == {"tier": "gold", "region": "eu"}
+    assert seen["custom_data"] == {"impact": [1, 2.5, {}]} == task.get_custom_data("a")
+    assert seen["pending_tasks"] == 1
+
+
+def test_clients_are_found_by_tag_and_value(task):
+    task.add_tag("a", "tier", "gold")
+    task.add_tag("b", "tier", "silver")
+    task.add_tag("c", "tier", "gold")
+    assert task.get_tagged_clients("tier") == ["a", "b", "c"]
+    assert task.get_tagged_clients("tier", "gold") == ["a", "c"]
+    task.add_tag("a", "tier", "silver")
+    assert task.get_tagged_clients("tier", "gold") == ["c"]
+    assert task.get_tagged_clients("other") == []
+
+
+def test_system_status(task, app):
+    task.lru_delay("a")
+    task.lru_delay("b", "xx")
+    expected = {
+        "initialized": True,
+        "storage_type": "redis",
+        "backlog_size": 2,
+        "unique_lru_keys": 2,
+        "health": "ok",
+    }
+    assert task.get_system_status() == expected == get_status(app)
+
+
+def test_purge_pause_and_resume(task, app, redis_client):
+    clients = Clients(app)
+    clients.pause("a")
+    task.lru_delay("a")
+    task.lru_delay("a")
+    assert clients.show("a")["paused"]
+    tickets = redis_client.llen("celery")
+    clients.resume("a")
+    assert redis_client.llen("celery") >= tickets
+    assert clients.purge("a") == 2
+    seen = audit(app)
+    assert (seen["purged"], seen["waiting"], seen["missing"], seen["entries"]) == (2, 0, 0, 0)
+
+
+def test_records_of_idle_clients_are_dropped_after_their_time(task, app):
+    task.set_priority_weight("idle", 0.5)
+    task.lru_delay("busy")
+    time.sleep(0.01)
+    ranch_of(app).backlog.tend(max_attempts=3, client_ttl=0.001)
+    assert [each["lru_key"] for each in Clients(app).all()] == ["busy"]
