@@ -153,7 +153,7 @@ def server_name(client: Any) -> str:
     """``host:port/db``, the socket's path, or what Sentinel and cluster clients go by; never a password."""
     nodes = getattr(client, "nodes_manager", None)
     if nodes is not None:
-        return "cluster " + ",".join(sorted(nodes.startup_nodes))
+        return "cluster " + (",".join(sorted(nodes.startup_nodes)) or "without a living node")
     pool = getattr(client, "connection_pool", None)
     if pool is None:
         return type(client).__name__

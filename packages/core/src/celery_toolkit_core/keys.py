@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
 
 from .errors import InvalidParameter
@@ -52,16 +53,22 @@ class KeySpace:
             kind: Our own word for the structure: lower case, digits, dashes.
             *names: User text of any kind, hashed together without ambiguity.
         """
-        assert _KIND.match(kind), f"not a key kind: {kind!r}"
-        base = f"{self.tag}:v{SCHEMA}:{kind}"
+        base = _base(self.prefix, self.scope, kind)
         return f"{base}:{digest(*names)}" if names else base
 
 
+@lru_cache(maxsize=256)
+def _base(prefix: str, scope: str, kind: str) -> str:
+    assert _KIND.match(kind), f"not a key kind: {kind!r}"
+    return f"{{{prefix}:{scope}}}:v{SCHEMA}:{kind}"
+
+
+# The structures of one name, such as the three keys of a limit, are asked for together and again.
+@lru_cache(maxsize=1024)
 def digest(*names: str) -> str:
     """blake2b-128 of the length-prefixed names: 32 hex digits, the same in every process and version."""
     state = blake2b(digest_size=16)
     for name in names:
         data = name.encode("utf-8", "surrogatepass")
-        state.update(len(data).to_bytes(8, "big"))
-        state.update(data)
+        state.update(len(data).to_bytes(8, "big") + data)
     return state.hexdigest()
