@@ -135,10 +135,13 @@ def warn_of_unknown_settings(app: Celery, prefix: str, settings: type[Any]) -> l
     Returns:
         The names that it warned of.
     """
-    # Django's settings carry the namespace: CELERY_RANCH_LEASE is ranch_lease.
-    name: str | None = app.namespace  # type: ignore[attr-defined]  # not in the stubs
-    namespace = f"{name}_".lower() if name else ""
-    names = [str(key).lower().removeprefix(namespace) for key in app.conf]
+    namespace: str | None = app.namespace  # type: ignore[attr-defined]  # not in the stubs
+    names = [str(name) for name in app.conf]
+    if namespace:
+        # Django's settings: CELERY_RANCH_LEASE is ranch_lease, and RANCH_LEASE is no setting of Celery's.
+        names = [
+            name.removeprefix(f"{namespace}_") for name in names if name.startswith(f"{namespace}_") or name.islower()
+        ]
     unknown = unknown_settings(settings, prefix, names)
     for name, near in unknown:
         event(logger, logging.WARNING, "unknown_setting", setting=name, did_you_mean=near)
