@@ -1,13 +1,12 @@
-"""The bench of core: what each Redis operation costs, and the hash ring beside uhashring."""
+"""The bench of core: what each Redis operation costs; its hash ring is in `ring`."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import uhashring  # type: ignore[import-untyped]  # it has no types
-from measure import Operation, Table, judged, kibibytes, ratios, round_trips, server_microseconds, side_by_side
+from measure import Operation, Table, judged, ratios, round_trips, server_microseconds, side_by_side
 
-from celery_toolkit_core.canonical import bound_arguments, call_digest, hash_function
+from celery_toolkit_core.canonical import bound_arguments, call_digest
 from celery_toolkit_core.connection import connect
 from celery_toolkit_core.deadletters import DeadLetter, DeadLetters
 from celery_toolkit_core.delayed import Delayed
@@ -15,7 +14,6 @@ from celery_toolkit_core.keys import KeySpace
 from celery_toolkit_core.leases import Leases
 from celery_toolkit_core.limits import Concurrency, Limiter, RateLimit
 from celery_toolkit_core.local_server import LocalServer
-from celery_toolkit_core.ring import HashRing
 from celery_toolkit_testkit import TcpProxy
 
 if TYPE_CHECKING:
@@ -33,7 +31,6 @@ def tables() -> Iterator[Table]:
     with LocalServer() as server:
         yield _operations(server.url)
         yield _growth(server.url)
-    yield _ring()
     yield _canonical()
 
 
@@ -152,44 +149,6 @@ def _two_calls(client: Any) -> dict[str, Callable[[int], Any]]:
         "Leases.acquire": lambda n: leases.acquire(f"a{n}", "t"),
         "Limiter.take": lambda n: limiter.take([RateLimit("60/m", name=f"l{n}").demand()], token="t"),
     }
-
-
-def _ring() -> Table:
-    table = Table("core: hash ring", ["what", "ours", "uhashring", "ratio or size", "target"])
-    names = {amount: [f"worker{number}" for number in range(amount)] for amount in (10, 100)}
-    keys = [f"customer:{number}" for number in range(1000)]
-
-    def lookups(get: Callable[[str], Any]) -> Callable[[], None]:
-        def run() -> None:
-            for key in keys:
-                get(key)
-
-        return run
-
-    for amount in names:
-        calls = {
-            "blake2b": lookups(HashRing(names[amount]).get),
-            "xxh3": lookups(HashRing(names[amount], function=hash_function("xxh3")).get),
-            "theirs": lookups(uhashring.HashRing(nodes=names[amount], vnodes=150).get_node),
-        }
-        spans = {name: span / len(keys) for name, span in side_by_side(calls, rounds=100).items()}
-        for name, most in (("blake2b", 0.65), ("xxh3", 0.3)):
-            times = [f"{spans[each]:.0f} ns" for each in (name, "theirs")]
-            table.add(f"lookup, {amount} x 150, {name}", *times, *judged(spans[name] / spans["theirs"], most))
-    ours = kibibytes(lambda: HashRing(names[10]))
-    theirs = kibibytes(lambda: uhashring.HashRing(nodes=names[10], vnodes=150))
-    table.add("memory, 10 x 150", f"{ours:.0f} KiB", f"{theirs:.0f} KiB", *judged(ours, 80.0, "{:.0f} KiB"))
-    spans = side_by_side(
-        {
-            "ours": lambda: HashRing(names[100]),
-            "theirs": lambda: uhashring.HashRing(nodes=names[100], vnodes=150),
-        },
-        rounds=9,
-    )
-    figures = [f"{spans[name] / 1e6:.1f} ms" for name in ("ours", "theirs")]
-    # The target of 8 ms was set on a machine where uhashring takes 17.5 ms.
-    table.add("build, 100 x 150", *figures, *judged(spans["ours"] / spans["theirs"], 8 / 17.5))
-    return table
 
 
 def _canonical() -> Table:

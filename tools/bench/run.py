@@ -1,8 +1,8 @@
-"""Measure the packages: ``python tools/bench/run.py [core ...]``; without a name, every package that has a bench.
+"""Measure the packages: ``python tools/bench/run.py [core ...]``; without a name, everything that has a bench.
 
-Each package has one module in this folder with a function ``tables() -> Iterator[Table]``. Figures that noise does not
-change (round trips, bytes) come first, times only as ratios to something measured in the same run, one next to the
-other. A target that is missed is marked; the exit code says only whether the bench ran.
+Each has one module in this folder with a function ``tables() -> Iterator[Table]``, and runs in a process of its own.
+Figures that noise does not change (round trips, bytes) come first, times only as ratios to something measured in the
+same run, one next to the other. A target that is missed is marked; the exit code says only whether the bench ran.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import argparse
 import importlib
 import os
 import platform
+import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
-
-import redis
 
 HERE = Path(__file__).parent
 #: Modules of this folder that are no bench.
@@ -29,12 +29,16 @@ def main() -> None:
     names = parser.parse_args().names or known
     if unknown := sorted(set(names) - set(known)):
         parser.error(f"no bench for {', '.join(unknown)}; there are {', '.join(known)}")
+    if len(names) > 1:
+        for name in names:
+            subprocess.run([sys.executable, __file__, name], check=True)
+        return
     cores = os.cpu_count() or 1
     load = os.getloadavg()[0] / cores
-    print(f"Python {platform.python_version()}, redis-py {redis.__version__}, {cores} cores, load {load:.1f} each")
-    for name in names:
-        for table in importlib.import_module(name).tables():
-            print(f"\n{table}", flush=True)
+    versions = f"Python {platform.python_version()}, redis-py {version('redis')}"
+    print(f"\n## {names[0]}\n\n{versions}, {cores} cores, load {load:.1f} each")
+    for table in importlib.import_module(names[0]).tables():
+        print(f"\n{table}", flush=True)
 
 
 if __name__ == "__main__":
