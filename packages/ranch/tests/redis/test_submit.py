@@ -104,8 +104,8 @@ def test_a_submit_takes_two_round_trips(task, redis_client):
     }
     from_scripts = ("hexists", "zscore", "hget", "hset", "zadd", "hincrby", "zrem", "zrangebylex", "time")
     sent = {name: count for name, count in calls.items() if name not in from_scripts}
-    # Celery itself subscribes to the result, as for every task.
-    assert sent == {"evalsha": 1, "lpush": 1, "subscribe": 1, "unsubscribe": 1}
+    assert sent.pop("evalsha") == sent.pop("lpush") == 1
+    assert set(sent) <= {"subscribe", "unsubscribe"}  # of Celery's result backend, as for every task
 
 
 def test_a_task_without_a_client_is_plain_celery(task, redis_client):

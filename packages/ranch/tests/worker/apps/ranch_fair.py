@@ -123,3 +123,20 @@ def record(value):
 @app.task
 def record_error(request, exc, traceback):
     log_event(what="record_error", value=str(exc))
+
+
+def by_impact(lru_key, metadata):
+    if lru_key == "broken":
+        raise RuntimeError("no weight")
+    return metadata.custom_data["impact"] if metadata.custom_data else 1.0
+
+
+@lru_task(app, weight_function=by_impact)
+def weighed(text):
+    log_event(what="weighed", text=text)
+
+
+@lru_task(app, lru_cost="runtime")
+def timed(text, seconds):
+    log_event(what="timed", text=text, seconds=seconds)
+    time.sleep(seconds)
