@@ -7,12 +7,10 @@ from pathlib import Path
 
 import click
 
-from celery_toolkit_core.errors import ToolkitError
-
-from .errors import EffectMissing
+from celery_toolkit_core.celery.cli import Group
 
 
-@click.group(name="showcase")
+@click.group(name="showcase", cls=Group)
 def showcase() -> None:
     """A production Celery in one install, and a tour of it."""
 
@@ -38,10 +36,6 @@ def tour(no_input: bool, output: Path) -> None:
     interactive = not no_input and sys.stdin.isatty() and sys.stdout.isatty()
     try:
         run(screen(), output, _wait_for_key if interactive else _go_on)
-    except EffectMissing as error:
-        raise SystemExit(f"the tour ends here: {error}") from None
-    except ToolkitError as error:
-        raise SystemExit(str(error)) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
 

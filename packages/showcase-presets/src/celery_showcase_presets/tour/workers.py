@@ -35,7 +35,8 @@ class Worker:
         self._log = place.folder / f"{name}.log"
         command = [sys.executable, "-m", "celery", "-A", "celery_showcase_presets.tour.app", "worker"]
         command += ["-n", f"{name}@{place.name}", "-c", str(concurrency), "-P", "prefork", "-l", "WARNING", *_QUIET]
-        environment = {**os.environ, ROLE_VARIABLE: role}
+        # A killed worker cannot remove its temporary files: they go with ours.
+        environment = {**os.environ, ROLE_VARIABLE: role, "TMPDIR": str(place.folder)}
         if role == "ring":
             # It consumes what the ring gives it, and has its name there even where -X looks like -Q (Celery 5.5).
             command += ["-X", "heavy"]

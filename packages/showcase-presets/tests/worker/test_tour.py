@@ -1,0 +1,193 @@
+"""The tour as its users meet it: one command, in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from celery_toolkit_testkit import eventually
+
+for piece in ("celery_heimdall", "celery_ranch", "celery_chain_router"):
+    pytest.importorskip(piece, reason="the tour shows all pieces")
+
+PATIENCE = 240
+
+
+class Tour:
+    """A running ``celery-showcase tour``, told apart from all other processes by its folder for temporary files."""
+
+    def __init__(self, folder, redis_url=None, sabotage=None):
+        folder.mkdir()
+        self.temporary = folder / "tmp"
+        self.temporary.mkdir()
+        self.output = folder / "page"
+        self.log = folder / "log"
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(("CELERY_", "REDIS_"))}
+        environment["TMPDIR"] = str(self.temporary)
+        if redis_url:
+            environment["REDIS_URL"] = redis_url
+        if sabotage:
+            (folder / "sitecustomize.py").write_text(sabotage)
+            environment["PYTHONPATH"] = str(folder)
+        command = [sys.executable, "-c", "from celery_showcase_presets.cli import main; main()"]
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [*command, "tour", "--no-input", "--output", str(self.output)],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    def text(self):
+        return self.log.read_text()
+
+    def wait(self):
+        return self.process.wait(PATIENCE)
+
+    def survivors(self):
+        """The processes that were started by the tour and live on."""
+        mark = f"TMPDIR={self.temporary}".encode()
+        found = []
+        for entry in Path("/proc").iterdir():
+            try:
+                if entry.name.isdigit() and mark in (entry / "environ").read_bytes():
+                    found.append(int(entry.name))
+            except (FileNotFoundError, ProcessLookupError, PermissionError):
+                continue
+        return found
+
+    def leftovers(self):
+        """The temporary files of the tour, once none of its processes is left."""
+        eventually(lambda: not self.survivors(), 30, "no process of the tour is left")
+        return [path.name for path in self.temporary.iterdir()]
+
+
+@pytest.fixture
+def tour(tmp_path):
+    tours = []
+
+    def start(**options):
+        tours.append(Tour(tmp_path / f"tour-{len(tours)}", **options))
+        return tours[-1]
+
+    yield start
+    for each in tours:
+        if each.process.poll() is None:
+            each.process.send_signal(signal.SIGINT)
+            each.process.wait(PATIENCE)
+
+
+def test_two_tours_at_once_on_one_server_keep_all_promises_and_leave_only_their_pages(tour, redis_url, redis_client):
+    both = [tour(redis_url=redis_url), tour(redis_url=redis_url)]
+    for each in both:
+        assert each.wait() == 0, each.text()
+        assert "FAILED" not in each.text()
+        assert each.text().count("\n   ok: ") > 20
+    for each in both:
+        assert each.leftovers() == []
+        assert {path.name for path in each.output.iterdir()} == {"report.html", ".gitignore"}
+        page = (each.output / "report.html").read_text()
+        assert "all kept" in page
+        # One file: nothing is loaded from anywhere, and no script runs.
+        assert not re.search(r"https?:|<script|<link(?! rel=\"icon\" href=\"data:)|@import|url\(|\bsrc=", page)
+        for picture in ("Who ran where", "How long each client waited", "Customers on their workers", "The limit"):
+            assert picture in page
+    assert redis_client.dbsize() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_tour_leaves_no_process_no_file_and_no_key(tour, redis_url, redis_client, number):
+    interrupted = tour(redis_url=redis_url)
+    eventually(lambda: "\n3. " in interrupted.text(), PATIENCE, "the third chapter has begun")
+    interrupted.process.send_signal(number)
+    assert interrupted.wait() == 130, interrupted.text()
+    assert "Traceback" not in interrupted.text()
+    assert interrupted.leftovers() == []
+    assert not interrupted.output.exists()
+    assert redis_client.dbsize() == 0
+
+
+def test_a_killed_tour_leaves_no_process(tour):
+    killed = tour()
+    eventually(lambda: "\n2. " in killed.text(), PATIENCE, "the second chapter has begun")
+    killed.process.kill()
+    killed.wait()
+    eventually(lambda: not killed.survivors(), 30, "no process of the tour is left")
+
+
+def test_a_dead_server_in_redis_url_is_one_line(tour):
+    stopped = tour(redis_url="redis://:secret@127.0.0.1:1/0")
+    assert stopped.wait() == 1
+    (line,) = stopped.text().splitlines()
+    assert "REDIS_URL" in line
+    assert "secret" not in line
+
+
+#: Chapter -> code that runs first in the tour and in each of its workers, and the promise that it breaks.
+SABOTAGES = {
+    "the light worker dies": (
+        """
+        if role == "light":
+            os._exit(3)
+        """,
+        "the light worker has taken it",
+    ),
+    "the heavy pool keeps the tails": (
+        """
+        import celery_showcase_presets.apps as apps, celery_showcase_presets.tasks as tasks
+        apps.HeavyRegistry._own = lambda self, task: True
+        if role == "heavy":
+            tasks.LightTask.pool = "heavy"
+        """,
+        "each step ran in the pool of its kind",
+    ),
+    "no lock is taken": (
+        """
+        from celery_heimdall import HeimdallTask
+        HeimdallTask.apply_async = lambda self, *args, **kw: super(HeimdallTask, self).apply_async(*args, **kw)
+        """,
+        "ten clicks gave one task id",
+    ),
+    "no backlog": (
+        """
+        from celery_ranch import RanchTask
+        RanchTask.lru_delay = lambda self, key, *args, **kwargs: self.delay(*args, **kwargs)
+        """,
+        "with ranch nobody waited for more than 6 bulk tasks",
+    ),
+    "routes are drawn by lot": (
+        """
+        import random
+        from celery_chain_router import ChainRouter
+        ChainRouter.__call__ = lambda self, *args, **options: {"queue": random.choice(sorted(self.worker_positions))}
+        """,
+        "each customer has one worker",
+    ),
+    "the limit is taken away": (
+        """
+        import dataclasses
+        import celery_heimdall.task as task
+        parse = task.parse
+        task.parse = lambda *args: dataclasses.replace(parse(*args), limits=())
+        """,
+        "heimdall: never more than 5 starts in a second",
+    ),
+}
+
+
+@pytest.mark.parametrize("sabotage", SABOTAGES)
+def test_a_sabotaged_effect_ends_the_tour_with_an_error(tour, sabotage):
+    code, promise = SABOTAGES[sabotage]
+    head = 'import os\nrole = os.environ.get("SHOWCASE_TOUR_ROLE")\n'
+    failed = tour(sabotage=head + "\n".join(line[8:] for line in code.splitlines()))
+    assert failed.wait() == 1, failed.text()
+    assert f"FAILED: {promise}" in failed.text()
+    assert failed.leftovers() == []
+    assert f'<li class="broken">{promise}' in (failed.output / "report.html").read_text()
