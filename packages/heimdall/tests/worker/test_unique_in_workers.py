@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import pytest
 
 from celery_toolkit_testkit import eventually
+
+
+def put_twice(app):
+    """Give the broker a second copy of the only message in the queue."""
+    with app.connection_for_read() as connection, connection.channel() as channel:
+        message = channel._get("celery")
+        channel._put("celery", message)
+        channel._put("celery", message)
 
 
 def test_a_second_call_gets_the_first_ones_handle_until_it_has_ended(celery_app_module, celery_worker_process):
@@ -58,10 +69,7 @@ def test_a_message_that_comes_twice_runs_once(celery_app_module, celery_worker_p
     """A publish whose answer was lost is sent again; a broker may also deliver the same message to two workers."""
     app = celery_app_module("guarded")
     first = app.unique.delay("a", seconds=0.5)
-    with app.app.connection_for_read() as connection, connection.channel() as channel:
-        message = channel._get("celery")
-        channel._put("celery", message)
-        channel._put("celery", message)
+    put_twice(app.app)
     celery_worker_process("guarded", concurrency=4)
     first.get(timeout=60)
     assert app.unique.apply_async(("b",), {"seconds": 0.1}).get(timeout=60)
@@ -141,3 +149,59 @@ def test_a_key_kept_until_its_expiry_outlives_its_task(celery_app_module, celery
     sent = app.app.send_task("interval", ("a",))
     eventually(lambda: sent.state == "REVOKED")
     assert len(event_log.events(what="begin")) == 1
+
+
+def test_a_message_delivered_again_waits_for_its_own_body_and_runs_if_that_died(
+    celery_app_module, celery_worker_process, event_log
+):
+    """With late acknowledgement a broker delivers again what runs too long: peers run 4 at once.
+
+    When the worker dies, that copy is the only one left.
+    """
+    app = celery_app_module("guarded")
+    first = app.unique_late.delay("a", seconds=4.0)
+    put_twice(app.app)
+    worker = celery_worker_process("guarded", concurrency=4)
+    event_log.wait_for(1, what="begin")
+    worker.wait_for_log("task_parked")
+    worker.kill()
+    celery_worker_process("guarded")
+    first.get(timeout=60)
+    begun = event_log.events(what="begin")
+    assert {event["id"] for event in begun} == {first.id}
+    assert len(begun) == 2
+    assert begun[0]["fence"] < begun[1]["fence"]
+
+
+def test_a_frozen_worker_loses_its_lock_and_cannot_free_its_successors(
+    celery_app_module, celery_worker_process, event_log
+):
+    app = celery_app_module("guarded")
+    frozen = celery_worker_process("guarded", concurrency=1)
+    first = app.unique.delay("a", seconds=12.0)
+    event_log.wait_for(1, what="begin")
+    for pid in (frozen.pid, *frozen.child_pids()):
+        os.kill(pid, signal.SIGSTOP)
+    celery_worker_process("guarded", concurrency=1)
+    second = eventually(lambda: not (again := app.unique.delay("a", seconds=12.0)).deduplicated and again)
+    begun = event_log.wait_for(2, what="begin")
+    for pid in (*frozen.child_pids(), frozen.pid):
+        os.kill(pid, signal.SIGCONT)
+    frozen.wait_for_log("lock_lost")
+    event_log.wait_for(1, what="end", id=first.id)
+    assert app.unique.delay("a", seconds=12.0).id == second.id
+    assert begun[0]["fence"] < begun[1]["fence"]
+    second.get(timeout=60)
+
+
+@pytest.mark.parametrize("pool", ["threads", "solo"])
+def test_a_lease_is_renewed_in_other_pools_too(pool, celery_app_module, celery_worker_process, event_log):
+    app = celery_app_module("guarded")
+    celery_worker_process("guarded", pool=pool, concurrency=4)
+    first = app.unique.delay("a", seconds=5.0)
+    event_log.wait_for(1, what="begin")
+    sent = app.app.send_task("unique", ("a",), {"seconds": 5.0})
+    first.get(timeout=60)
+    eventually(lambda: sent.ready())
+    overlapping = [event["what"] for event in event_log.events()]
+    assert overlapping in (["begin", "end"], ["begin", "end", "begin", "end"])
