@@ -135,7 +135,7 @@ class DeadLetters:
         return self._settle(token, "back", ids)
 
     def purge(self, ids: Sequence[str]) -> int:
-        """Remove letters for good, taken or not; how many there were."""
+        """Remove letters for good, taken or not; how many there were (a replay counts only what is left)."""
         for name in ids:
             parameters.text("id", name)
         return int(self._scripts.run("deadletters_purge", self._list_keys, [-1, *ids]))

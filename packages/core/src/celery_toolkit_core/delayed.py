@@ -125,7 +125,7 @@ class Delayed:
         return self._settle(token, entries, "back", parameters.milliseconds("delay", delay, zero=True))
 
     def discard(self, entries: Sequence[str]) -> int:
-        """Forget entries, whatever their state; how many were there."""
+        """Forget entries, whatever their state; how many were there (a replay counts only what is left)."""
         for entry in entries:
             parameters.text("entry", entry)
         return int(self._scripts.run("delayed_discard", self.queue_keys, list(entries)))

@@ -344,9 +344,9 @@ class Limiter:
         until = 0 if lasting is None else parameters.milliseconds("lasting", lasting)
         self._set_value(value, part, _value(value), until)
 
-    def restore(self, value: RateLimit | Concurrency, *part: str) -> bool:
-        """Return to the defined value; False when no other was in force."""
-        return self._set_value(value, part, [-1, 0], 0)
+    def restore(self, value: RateLimit | Concurrency, *part: str) -> None:
+        """Return to the defined value, whether or not another was in force."""
+        self._set_value(value, part, [-1, 0], 0)
 
     @contextmanager
     def hold(self, demands: Sequence[Demand], *, token: str | None = None, wait: float = 0.0) -> Iterator[Grant]:
@@ -387,10 +387,9 @@ class Limiter:
         keys = script_keys(self._keys, demands)
         return [self._keys.key("limit-receipt", token, *keys), *keys]
 
-    def _set_value(self, limit: RateLimit | Concurrency, part: tuple[str, ...], value: list[int], until: int) -> bool:
-        demand = Demand(limit, part)
-        keys = demand.keys(self._keys)[2:]
-        return bool(self._scripts.run("limits_override", keys, [part_digest(part), *value, until]))
+    def _set_value(self, limit: RateLimit | Concurrency, part: tuple[str, ...], value: list[int], until: int) -> None:
+        keys = Demand(limit, part).keys(self._keys)[2:]
+        self._scripts.run("limits_override", keys, [part_digest(part), *value, until])
 
 
 def refusal(demands: Sequence[Demand], blocked: Sequence[int]) -> Decision:

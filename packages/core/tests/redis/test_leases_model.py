@@ -106,7 +106,7 @@ def leases_machine(clock: Any, client: redis.Redis) -> type[RuleBasedStateMachin
 
         @invariant()
         def every_key_ends(self) -> None:
-            found = {key for key in client.keys() if key.startswith(b"{")}
+            found = set(client.scan_iter("{*"))
             assert found <= set(client.zrange("virtual:ends", 0, -1))
 
     return LeasesMachine

@@ -269,7 +269,7 @@ def limits_machine(clock: Any, client: redis.Redis, *, overrides: bool) -> type[
         @invariant()
         def every_key_ends_or_is_the_operators(self) -> None:
             values = {limit.demand().keys(KeySpace("test"))[2].encode() for limit in LIMITS.values()}
-            found = {key for key in client.keys() if key.startswith(b"{")}
+            found = set(client.scan_iter("{*"))
             assert found - values <= set(client.zrange("virtual:ends", 0, -1))
 
     return LimitsMachine

@@ -28,12 +28,16 @@ local function lease_held(holders, token, now)
 end
 
 local function lease_sweep(holders, fences, now)
-  if fences then
-    for _, token in ipairs(redis.call('ZRANGEBYSCORE', holders, 0, now)) do
-      redis.call('HDEL', fences, token)
+  -- Only when there is something to forget: a write that needs no memory would open the door to an acquire on a server
+  -- at maxmemory, which is to be refused.
+  if redis.call('ZCOUNT', holders, -now, now) > 0 then
+    if fences then
+      for _, token in ipairs(redis.call('ZRANGEBYSCORE', holders, 0, now)) do
+        redis.call('HDEL', fences, token)
+      end
     end
+    redis.call('ZREMRANGEBYSCORE', holders, -now, now)
   end
-  redis.call('ZREMRANGEBYSCORE', holders, -now, now)
   return redis.call('ZCOUNT', holders, now, '+inf')
 end
 

@@ -2,12 +2,11 @@
 -- Put another value in force for a limit, or restore the defined one. O(parts with a value). Data model: limits.lua.
 -- KEYS  1 values
 -- ARGV  1 part's digest or '', 2 times (-1: restore; 0: paused), 3 span_us, 4 for how many ms (0: until restored)
--- Returns 1 | 0 (there was nothing to restore)
+-- Returns 1. Restoring works at maxmemory.
 local now = now_ms()
 local lasting = tonumber(ARGV[4])
-local changed = 1
 if ARGV[2] == '-1' then
-  changed = redis.call('HDEL', KEYS[1], ARGV[1])
+  redis.call('HDEL', KEYS[1], ARGV[1])
 else
   local until_ms = string.format('%.0f', lasting > 0 and now + lasting or 0)
   redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ' ' .. ARGV[3] .. ' ' .. until_ms)
@@ -28,4 +27,4 @@ if last == math.huge then
 elseif last > 0 then
   redis.call('PEXPIRE', KEYS[1], last - now)
 end
-return changed
+return 1
