@@ -148,6 +148,21 @@ class Care:
     dead: list[tuple[str, bytes]]
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one entry is; `a` and `b` as ``lua/describe.lua`` says for each state."""
+
+    entry: str
+    task_id: str
+    name: str
+    lru_key: str
+    attempts: int
+    enqueued: float
+    state: str
+    a: str
+    b: str
+
+
 class Backlog:
     """The tasks of one application that wait for a fair turn.
 
@@ -254,6 +269,45 @@ class Backlog:
             "clients entries messages"
         )
         return dict(zip(names.split(), map(int, self.run("audit")), strict=True))
+
+    def find(self, task_id: str) -> list[Place]:
+        """Where the entries of a task are. Reads all entries page by page: for a person, not for a program."""
+        key = self.keys[STRUCTURES.index("entries")]
+        found: list[Place] = []
+        cursor = 0
+        while True:
+            cursor, page = self.client.hscan(key, cursor, count=500)
+            # Only those that mention the id are worth a look.
+            wanted = [entry for entry, stored in page.items() if task_id.encode() in stored]
+            if wanted:
+                found += [place for place in self._describe(*wanted) if place.task_id == task_id]
+            if not cursor:
+                return found
+
+    def dead(self, most: int = 1000) -> list[Place]:
+        """The entries that will not be tried again, oldest first."""
+        return self._describe(most=most)
+
+    def decide(self, decision: str, entries: Sequence[str]) -> tuple[int, list[Tickets]]:
+        """``retry`` or ``drop`` dead entries: how many were, and tickets to publish."""
+        decided, tickets = self.run("decide", [decision, *entries])
+        return int(decided), tickets_of(tickets)
+
+    def _describe(self, *entries: bytes, most: int = 1000) -> list[Place]:
+        return [
+            Place(
+                entry=row[0].decode(),
+                task_id=row[1].decode(),
+                name=row[2].decode(),
+                lru_key=row[3].decode(),
+                attempts=int(row[5]),
+                enqueued=int(row[6]) / 1000,
+                state=row[7].decode(),
+                a=row[8].decode(),
+                b=row[9].decode(),
+            )
+            for row in self.run("describe", [most, *entries])
+        ]
 
     def queues(self) -> list[str]:
         """The digests of all queues that ever had a task."""

@@ -1,0 +1,106 @@
+"""``celery ranch``, run as Celery runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from celery import Celery
+
+from celery_ranch import Clients, audit, lru_task
+from celery_ranch.application import ranch_of
+from celery_toolkit_testkit import eventually
+
+
+@pytest.fixture
+def task(celery_environment):
+    app = Celery("cli", broker=os.environ["CELERY_BROKER_URL"], set_as_current=False)
+
+    @lru_task(app, shared=False, name="cli.task")
+    def task(text=None):
+        pass
+
+    yield task
+    ranch_of(app).backlog.client.close()
+    app.close()
+
+
+@pytest.fixture
+def ranch(task, tmp_path):
+    Path(tmp_path / "cli_app.py").write_text(
+        "import os\nfrom celery import Celery\napp = Celery('cli', broker=os.environ['CELERY_BROKER_URL'])\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+
+    def run(*arguments, app=("-A", "cli_app"), code=0):
+        done = subprocess.run(
+            [sys.executable, "-m", "celery", *app, "ranch", *arguments],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == code, done.stderr
+        return done.stdout if code == 0 else done.stderr
+
+    return run
+
+
+def test_status_clients_and_show(ranch, task):
+    task.lru_delay("a", tags={"tier": "gold"})
+    task.lru_delay("b")
+    seen = json.loads(ranch("status", "--json"))
+    assert (seen["submitted"], seen["waiting"], seen["missing"]) == (2, 2, 0)
+    assert [row["lru_key"] for row in json.loads(ranch("clients", "--json"))] == ["a", "b"]
+    assert [row["lru_key"] for row in json.loads(ranch("clients", "--tag", "tier=gold", "--json"))] == ["a"]
+    assert json.loads(ranch("show", "a", "--json"))["waiting"] == 1
+    assert "no client 'x' is known" in ranch("show", "x", code=1)
+
+
+def test_an_operators_decisions(ranch, task):
+    result = task.lru_delay("a")
+    ranch("set-weight", "a", "0.5")
+    ranch("set-cap", "a", "3")
+    ranch("pause", "a")
+    seen = Clients(task.app).show("a")
+    assert (seen["weight"], seen["max_in_flight"], seen["paused"]) == (0.5, 3, True)
+    assert "the client is paused" in ranch("explain", result.id)
+    ranch("resume", "a")
+    ranch("set-cap", "a", "none")
+    assert "its turn has not come: 0 tasks of its client and 0 clients" in ranch("explain", result.id)
+    assert "1 tasks thrown away" in ranch("purge", "--yes", "a")
+    assert "unknown to ranch" in ranch("explain", result.id)
+    assert "above 0" in ranch("set-weight", "a", "0", code=1)
+
+
+def test_dead_tasks_are_listed_retried_and_dropped(ranch, task):
+    backlog = ranch_of(task.app).backlog
+    for _ in range(2):
+        task.lru_delay("a")
+        (queue,) = backlog.queues()
+        assert backlog.claim(queue, "ticket", "token", lease=0.001, max_attempts=1).claimed
+        eventually(lambda: backlog.tend(max_attempts=1).dead)
+    rows = json.loads(ranch("dead", "--json"))
+    assert [(row["lru_key"], row["why"]) for row in rows] == [("a", "attempts")] * 2
+    assert "1 of 1 decided" in ranch("dead", "--retry", rows[0]["entry"])
+    assert "1 of 2 decided" in ranch("dead", "--drop", rows[0]["entry"], rows[1]["entry"])
+    seen = audit(task.app)
+    assert (seen["waiting"], seen["purged"], seen["dead"], seen["missing"]) == (1, 1, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "state"), [({"countdown": 100}, "it is due at"), ({"lru_cost": 2}, "a worker has it, attempt 1")]
+)
+def test_explain_knows_what_is_scheduled_or_in_flight(ranch, task, options, state):
+    result = task.lru_apply_async("a", **options)
+    backlog = ranch_of(task.app).backlog
+    backlog.claim(backlog.queues()[0], "ticket", "token", lease=100, max_attempts=3)
+    assert state in ranch("explain", result.id)
+
+
+def test_without_an_app_it_says_so(ranch):
+    assert "no app given, use -A" in ranch("status", app=(), code=1)
