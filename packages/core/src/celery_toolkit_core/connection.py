@@ -15,7 +15,7 @@ from redis.sentinel import MasterNotFoundError, Sentinel
 
 from .errors import InvalidParameter, RedisFull, RedisUnavailable, ToolkitError
 from .parameters import nearest, seconds
-from .urls import RedisAddress, find_redis_url, mask, parse
+from .urls import RedisAddress, find_redis_url, mask, parse, url_options
 
 if TYPE_CHECKING:
     import logging
@@ -96,11 +96,11 @@ def connect(source: Any, *, parameter: str = "redis_url", timeout: float = TIMEO
     for name in options:
         if name not in known:
             raise InvalidParameter(name, options[name], f"redis-py has no such option{nearest(name, known)}")
-    merged = {name: value for name, value in address.query.items() if name in known} | options
+    merged = url_options(address.query) | options
     if address.kind != "sentinel":
         merged = {name: value for name, value in merged.items() if name not in _SENTINEL_OPTIONS}
     try:
-        return _build(parameter, address, timeout, _typed(merged))
+        return _build(parameter, address, timeout, merged)
     except ToolkitError:
         raise
     except DRIVER_ERRORS as error:
@@ -191,6 +191,8 @@ def warn_if_evicting(client: Any, logger: logging.Logger) -> bool:
 
 
 def _build(parameter: str, address: RedisAddress, timeout: float, options: dict[str, Any]) -> Any:
+    if "ssl_cert_reqs" in options:
+        options["ssl_cert_reqs"] = _verification(options["ssl_cert_reqs"])
     common: dict[str, Any] = {
         "socket_timeout": timeout,
         "socket_connect_timeout": timeout,
@@ -266,43 +268,13 @@ def _known_options() -> frozenset[str]:
     return frozenset(inspect.signature(redis.Redis.__init__).parameters) - _DECIDED
 
 
-def _typed(options: dict[str, Any]) -> dict[str, Any]:
-    """Options of a URL's query are text; give them the type that redis-py's own parser would."""
-    typed = dict(options)
-    for name, value in options.items():
-        if name == "ssl_cert_reqs":
-            # An ssl.VerifyMode, its name, or redis-py's word.
-            word = getattr(value, "name", value)
-            typed[name] = _VERIFY.get(word, word)
-            if typed[name] not in _VERIFY.values():
-                raise InvalidParameter(name, value, "give required, optional or none")
-        elif isinstance(value, str):
-            typed[name] = _from_text(name, value)
-    return typed
-
-
-_NUMBERS: dict[str, type] = {
-    "db": int,
-    "protocol": int,
-    "max_connections": int,
-    "socket_read_size": int,
-    "min_other_sentinels": int,
-    "health_check_interval": float,
-    "socket_timeout": float,
-    "socket_connect_timeout": float,
-}
-_FLAGS = ("socket_keepalive", "ssl_check_hostname", "ssl_validate_ocsp", "ssl_validate_ocsp_stapled")
-
-
-def _from_text(name: str, value: str) -> Any:
-    if name in _FLAGS:
-        return value.lower() not in ("0", "f", "false", "n", "no", "")
-    if name not in _NUMBERS:
-        return value
-    try:
-        return _NUMBERS[name](value)
-    except ValueError:
-        raise InvalidParameter(name, value, "give a number") from None
+def _verification(value: Any) -> Any:
+    """An `ssl.VerifyMode`, its name, or redis-py's word, as redis-py's word."""
+    word = getattr(value, "name", value)
+    word = _VERIFY.get(word, word)
+    if word not in _VERIFY.values():
+        raise InvalidParameter("ssl_cert_reqs", value, "give required, optional or none")
+    return word
 
 
 def _one_line(error: Exception) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
@@ -34,6 +35,34 @@ _NEXT_HOST = re.compile(r";(?=[a-z+]+://|[\w.\[\]:-]+(?:/\d*)?(?:;|\?|$))")
 _USERINFO = re.compile(r"(://[^:@/]*):.*@", re.DOTALL)
 _BARE_USERINFO = re.compile(r"\A([^:@/]*):.*@", re.DOTALL)
 _SECRET_OPTION = re.compile(r"([?&][^=&]*(?:password|secret|token)[^=&]*=)[^&;]*", re.IGNORECASE)
+
+_INTEGERS = (
+    "db",
+    "protocol",
+    "max_connections",
+    "socket_read_size",
+    "min_other_sentinels",
+    "ssl_min_version",
+)
+_SECONDS = ("socket_timeout", "socket_connect_timeout", "health_check_interval")
+_FLAGS = ("socket_keepalive", "ssl_check_hostname", "ssl_validate_ocsp", "ssl_validate_ocsp_stapled")
+_TEXTS = (
+    "client_name",
+    "username",
+    "password",
+    "master_name",
+    "sentinel_username",
+    "sentinel_password",
+    "ssl_keyfile",
+    "ssl_certfile",
+    "ssl_cert_reqs",
+    "ssl_ca_certs",
+    "ssl_ca_path",
+    "ssl_ca_data",
+    "ssl_password",
+    "ssl_ciphers",
+    "ssl_ocsp_expected_cert",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +157,46 @@ def parse(parameter: str, url: str) -> RedisAddress:
     if not (number.isascii() and number.isdigit()):
         raise InvalidParameter(parameter, masked, "end it with a database number, as in redis://host:6379/0")
     return RedisAddress(kind, tls, tuple(hosts), path, int(number), username, password, query, masked)
+
+
+def url_options(query: Mapping[str, str]) -> dict[str, Any]:
+    """The options of a URL's query that redis-py is to follow, in their types; the others are Celery's.
+
+    Raises:
+        InvalidParameter: A number is none, or an ``ssl_`` option is none that can be written in a URL.
+    """
+    options: dict[str, Any] = {}
+    for name, value in query.items():
+        if name in _TEXTS:
+            options[name] = value
+        elif name in _FLAGS:
+            options[name] = value.lower() not in ("0", "f", "false", "n", "no", "")
+        elif name in _INTEGERS:
+            options[name] = _number(name, value, int)
+        elif name in _SECONDS:
+            options[name] = _number(name, value, float)
+        elif name == "credential_provider":
+            options[name] = _made(name, value)
+        elif name.startswith("ssl_"):
+            # Passed over, it would leave the connection less guarded than was asked for.
+            known = [option for option in (*_TEXTS, *_FLAGS) if option.startswith("ssl_")]
+            raise InvalidParameter(name, value, f"a URL knows no such option{nearest(name, known)}")
+    return options
+
+
+def _number(name: str, value: str, kind: type[float]) -> float:
+    try:
+        return kind(value)
+    except ValueError:
+        raise InvalidParameter(name, value, "give a number") from None
+
+
+def _made(name: str, value: str) -> Any:
+    """An object of the class that a dotted name stands for, as in kombu."""
+    try:
+        return resolve_name(value)()
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        raise InvalidParameter(name, value, f"give the dotted name of a class without arguments ({error})") from None
 
 
 def find_redis_url(read: Callable[[str], Any], prefix: str) -> str:

@@ -35,6 +35,19 @@ def test_url_options_get_their_types_and_unknown_ones_are_celerys():
     assert "visibility_timeout" not in known
 
 
+def test_options_that_we_decide_or_that_a_url_cannot_say_are_passed_over():
+    client = connect(
+        "redis://h?decode_responses=True&retry=3&retry_on_timeout=True&retry_on_error=x&cache=1&host=other"
+    )
+    assert options(client)["host"] == "h"
+    assert client.get_encoder().decode_responses is False
+
+
+def test_a_credential_provider_is_made_from_its_dotted_name_as_in_kombu():
+    client = connect("redis://h?credential_provider=redis.UsernamePasswordCredentialProvider")
+    assert type(options(client)["credential_provider"]) is redis.UsernamePasswordCredentialProvider
+
+
 def test_python_options_win_over_the_url():
     assert options(connect("redis://h?client_name=url", client_name="python"))["client_name"] == "python"
 
@@ -65,6 +78,10 @@ def test_tls_as_celery_writes_it(url, passed, verify, check_hostname):
         ("redis://h?socket_timeout=soon", {}, "socket_timeout"),
         ("redis://h?max_connections=many", {}, "max_connections"),
         ("redis://h?max_connections=-1", {}, "redis_url"),
+        ("rediss://h?ssl_ca_cert=/ca.pem", {}, "ssl_ca_cert"),
+        ("rediss://h?ssl_include_verify_flags=VERIFY_X509_STRICT", {}, "ssl_include_verify_flags"),
+        ("redis://h?credential_provider=no.such.Provider", {}, "credential_provider"),
+        ("redis://h?credential_provider=logging", {}, "credential_provider"),
         ("redis://h", {"client_nam": "x"}, "client_nam"),
         ("redis://h", {"decode_responses": True}, "decode_responses"),
         ("redis://h", {"host": "other"}, "host"),
