@@ -1,0 +1,71 @@
+"""The bench's own instruments: what they count and what they mark."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from celery_toolkit_testkit import TcpProxy
+
+from celery_toolkit_core.connection import connect
+
+BENCH = Path(__file__).parents[1] / "bench"
+
+
+@pytest.fixture
+def measure(monkeypatch):
+    monkeypatch.syspath_prepend(BENCH)
+    yield importlib.import_module("measure")
+    sys.modules.pop("measure")
+
+
+def test_round_trips_are_those_of_the_call_alone(measure, redis_url):
+    with TcpProxy(redis_url) as proxy:
+        client = connect(proxy.url)
+
+        def both(number):
+            client.set(f"k{number}", "v")
+            client.get(f"k{number}")
+
+        def at_once(number):
+            pipeline = client.pipeline(transaction=False)
+            pipeline.set(f"k{number}", "v").get(f"k{number}").execute()
+
+        script = client.register_script("return 1")
+        calls = {"both": both, "at once": at_once, "script": lambda number: script()}
+        counted = {
+            name: measure.round_trips(proxy, measure.Operation(name, call, before=lambda number: client.ping()))
+            for name, call in calls.items()
+        }
+    assert counted == {"both": 2, "at once": 1, "script": 1}
+
+
+def test_a_missed_target_is_marked(measure):
+    assert measure.judged(1.2, 1.4) == ("1.20", "<= 1.40")
+    assert measure.judged(1.5, 1.4) == ("**1.50** (missed)", "<= 1.40")
+
+
+def test_a_table_is_markdown_with_its_note(measure):
+    table = measure.Table("title", ["a", "b"], "a note")
+    table.add("1", "2")
+    assert str(table) == "### title\n\n| a | b |\n| --- | --- |\n| 1 | 2 |\n\na note"
+
+
+def test_ratios_and_spans_compare_what_they_are_given(measure):
+    def work(times):
+        return sum(range(times))
+
+    found = measure.ratios(lambda _: work(2_000), [measure.Operation("ten", lambda _: work(20_000))], rounds=30)
+    assert found["ten"] > 2
+    spans = measure.side_by_side({"one": lambda: work(2_000), "ten": lambda: work(20_000)}, rounds=30)
+    assert spans["ten"] > 2 * spans["one"]
+    assert 60 < measure.kibibytes(lambda: bytearray(64 * 1024)) < 70
+
+
+def test_the_runner_names_what_it_does_not_know():
+    done = subprocess.run([sys.executable, BENCH / "run.py", "nothing"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "no bench for nothing; there are" in done.stderr
