@@ -6,7 +6,6 @@ from importlib.metadata import version
 
 from .errors import ChainRouterError, WorkerFileError, WorkerNameTaken
 from .router import ChainRouter
-from .worker import on_worker_init as _on_worker_init  # noqa: F401  # a worker finds its router by this signal
 
 __all__ = ["ChainRouter", "ChainRouterError", "WorkerFileError", "WorkerNameTaken", "__version__"]
 

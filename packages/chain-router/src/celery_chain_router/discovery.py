@@ -1,9 +1,10 @@
-"""Discovery: the router of an application, and the Redis in which its membership is shared."""
+"""Discovery: the router of an application, the Redis in which its membership is shared, and a worker that starts."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from celery.signals import worker_init
 from celery.utils.functional import maybe_evaluate
 
 from celery_toolkit_core.connection import connect, find_redis_url
@@ -61,3 +62,20 @@ def membership_of(app: Any) -> Callable[[], Membership] | None:
     except ToolkitError:  # none of the four settings names a Redis
         return None
     return lambda: Membership(connect(url), key_space(settings), lease=settings.lease)
+
+
+@worker_init.connect(weak=False)
+def on_worker_init(sender: Any, **_: Any) -> None:
+    """Let a worker whose application has a router join the ring; nothing needs to be installed by hand.
+
+    Celery logs what a signal's receiver raises and goes on; only ``SystemExit`` stops the worker.
+    """
+    try:
+        router = find_router(sender.app)
+        if router is not None:
+            # Here, because a producer needs nothing of a worker.
+            from .worker import enter
+
+            enter(sender, router)
+    except ToolkitError as error:
+        raise SystemExit(f"chain-router: {error}") from error

@@ -15,6 +15,7 @@ from celery_toolkit_core.errors import InvalidParameter
 from celery_toolkit_core.log import event
 from celery_toolkit_core.ring import HashRing
 
+from .destination import chosen_in, declare, drop_destination, is_origin
 from .discovery import find_router, membership_of
 from .key_rules import KeyRules
 from .mark import HEADER, Mark
@@ -89,6 +90,7 @@ class ChainRouter:
         self._sharing: Sharing | None = None
         self._is_attached = False
         self._routed: Counter[str] = Counter()
+        self._declared: set[str] = set()
         self._ring = self._build(self._registered)
 
     @property
@@ -268,24 +270,25 @@ class ChainRouter:
     ) -> dict[str, Any] | None:
         if not self._is_attached:
             self._attach_quietly(task)
-        headers = options.get("headers") or {}
-        mark = Mark.read(headers)
-        chosen = _chosen(options)
-        retried = mark is not None and mark.key is not None and _is_origin(mark, options, task)
-        if chosen and not retried:
-            if isinstance(chosen, str) and chosen in self.ring:
-                options["headers"] = {**headers, HEADER: Mark(chosen).header()}
-            return None
-        key = self._hash(name, args, kwargs, task)
+        headers = options.get("headers")
+        chosen = chosen_in(options)
         ring = self.ring
+        if chosen:
+            if not is_origin(Mark.read(headers), chosen, options, task):
+                if chosen in ring:
+                    options["headers"] = {**(headers or {}), HEADER: Mark(chosen).header()}
+                return None
+            drop_destination(options)
         if not ring:
             return None
+        key = self._hash(name, args, kwargs, task)
         owner = ring.at(key)
         self._routed[owner] += 1
-        for option in ("queue", "exchange", "routing_key", "exchange_type"):
-            options.pop(option, None)
-        options["headers"] = {**headers, HEADER: Mark(owner, key, ring.fingerprint).header()}
-        _declare(owner, task)
+        mark = Mark(owner, key, ring.fingerprint).header()
+        options["headers"] = {**headers, HEADER: mark} if headers else {HEADER: mark}
+        if owner not in self._declared and task is not None:
+            declare(owner, task.app)
+            self._declared.add(owner)
         return {"queue": owner}
 
     def _attach_quietly(self, task: Any) -> None:
@@ -337,37 +340,3 @@ class ChainRouter:
 
     def __repr__(self) -> str:
         return f"<ChainRouter of {len(self.ring)} workers, routing_key={self.routing_key!r}>"
-
-
-def _chosen(options: Mapping[str, Any]) -> Any:
-    """The destination that the options name: a queue's name, or anything true for an exchange or a routing key."""
-    queue = options.get("queue")
-    if queue is not None:
-        return getattr(queue, "name", queue)
-    return bool(options.get("exchange") or options.get("routing_key"))
-
-
-def _is_origin(mark: Mark, options: Mapping[str, Any], task: Any) -> bool:
-    """Whether the options name the queue that the message of this mark came from, as Celery's ``retry`` does."""
-    chosen = _chosen(options)
-    if isinstance(chosen, str):
-        return chosen == mark.queue
-    if not chosen or task is None:
-        return False
-    # The queue was declared with an exchange of its own: a retry then names that exchange instead of the queue.
-    queue = task.app.amqp.queues.get(mark.queue)
-    exchange = options.get("exchange")
-    return (
-        queue is not None
-        and getattr(exchange, "name", exchange) == queue.exchange.name
-        and options.get("routing_key") == queue.routing_key
-    )
-
-
-def _declare(worker: str, task: Any) -> None:
-    """Make a worker's queue known to an application that has ``task_create_missing_queues = False``."""
-    if task is None:
-        return
-    queues = task.app.amqp.queues
-    if worker not in queues and not queues.create_missing:
-        queues.add(queues.new_missing(worker))

@@ -8,7 +8,7 @@ import sys
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from celery.signals import worker_init, worker_shutting_down
+from celery.signals import task_received, worker_shutting_down
 from celery.worker import state
 
 from celery_toolkit_core.celery.worker import WorkerStep, install, refuse_both
@@ -19,6 +19,7 @@ from celery_toolkit_core.log import event
 
 from .discovery import find_router, settings_of
 from .errors import WorkerNameTaken
+from .mark import Mark
 from .names import weight, worker_name
 from .orphans import Orphans
 from .presence import Presence
@@ -37,22 +38,17 @@ SWEEP = 1.0
 _EX_FAILURE = 1
 
 
-@worker_init.connect(weak=False)
-def on_worker_init(sender: Any, **_: Any) -> None:
-    """Join the ring, if the application has one and this worker is meant to be on it.
+def enter(worker: Any, router: ChainRouter) -> None:
+    """Join the ring before the worker consumes, if it is meant to be on it.
 
-    Celery logs what a signal's receiver raises and goes on; only ``SystemExit`` stops the worker.
+    Args:
+        worker: Celery's ``WorkController``, its queues selected.
+        router: The router of its application.
+
+    Raises:
+        ToolkitError: The name is taken, a setting cannot be meant, or the older distribution is installed as well.
     """
-    try:
-        router = find_router(sender.app)
-        if router is not None:
-            refuse_both("celery-toolkit-chain-router", "celery-chain-router")
-            _enter(sender, router)
-    except ToolkitError as error:
-        raise SystemExit(f"chain-router: {error}") from error
-
-
-def _enter(worker: Any, router: ChainRouter) -> None:
+    refuse_both("celery-toolkit-chain-router", "celery-chain-router")
     sharing = router.attach(worker.app)
     wanted = _wanted_names(worker, router)
     if wanted is None:
@@ -147,10 +143,13 @@ class RingStep(WorkerStep):
         self.sweeper = Keeper("chain-router-sweeper")
         self.sweeper.every(interval, self._sweep, elected=office, at_once=True)
         self.sweeper.start()
+        self._mismatches = 0
+        task_received.connect(self._compare_rings, weak=False)
         worker_shutting_down.connect(self._announce_end, weak=False)
 
     def finish(self, consumer: Any) -> None:
         """Leave: the keys go to the others at once."""
+        task_received.disconnect(self._compare_rings)
         worker_shutting_down.disconnect(self._announce_end)
         self.sweeper.stop()
         # Before leaving: a sign of life after it would be a new joining.
@@ -167,6 +166,16 @@ class RingStep(WorkerStep):
             state.should_stop = _EX_FAILURE  # type: ignore[assignment]  # the stubs know only its first value
             return
         self.sharing.refresh()
+        mismatches, self._mismatches = self._mismatches, 0
+        if mismatches:
+            ring = self.router.ring.fingerprint
+            event(logger, logging.INFO, "chain_router_split_view", messages=mismatches, ring=ring)
+
+    def _compare_rings(self, request: Any, **_: Any) -> None:
+        # For about a second after a change this is as it must be; for longer, a producer sees other members.
+        mark = Mark.read(request.request_dict)
+        if mark is not None and mark.ring and mark.ring != self.router.ring.fingerprint:
+            self._mismatches += 1
 
     def _sweep(self) -> None:
         # The script that gives a sign of life also takes the dead off the ring.

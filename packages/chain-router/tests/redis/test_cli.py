@@ -9,6 +9,8 @@ import sys
 from xml.etree import ElementTree
 
 import pytest
+from celery.bin.celery import celery
+from click.testing import CliRunner, Result
 
 from celery_chain_router.membership import Member, Membership
 from celery_toolkit_core.keys import KeySpace
@@ -23,22 +25,20 @@ app.conf.task_routes = ChainRouter() if os.environ.get("ROUTER", "1") == "1" els
 
 
 @pytest.fixture
-def run(redis_url, tmp_path):
+def run(redis_url, tmp_path, monkeypatch):
+    """Runs a command in this process; a start of ``celery`` for each would take a second."""
     (tmp_path / "cli_app.py").write_text(APP)
+    monkeypatch.syspath_prepend(tmp_path)
 
-    def run(*arguments: str, app: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str, app: bool = True, **environment: str) -> Result:
+        for name, value in {"URL": redis_url, "ROUTER": "1", **environment}.items():
+            monkeypatch.setenv(name, value)
+        sys.modules.pop("cli_app", None)
         named = ["-A", "cli_app"] if app else []
-        return subprocess.run(
-            [sys.executable, "-m", "celery", *named, "chain-router", *arguments],
-            cwd=tmp_path,
-            env={**os.environ, "URL": redis_url, **environment},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        return CliRunner().invoke(celery, [*named, "chain-router", *arguments], prog_name="celery")
 
-    return run
+    yield run
+    sys.modules.pop("cli_app", None)
 
 
 @pytest.fixture
@@ -52,13 +52,28 @@ def members(redis_client) -> Membership:
 
 def test_workers_are_listed_with_state_and_share(run, members):
     done = run("workers", "--json")
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     rows = {row["name"]: row for row in json.loads(done.stdout)}
     assert {name: row["state"] for name, row in rows.items()} == {"w1": "up", "w2": "up", "w3": "gone"}
     assert rows["w1"]["share"] + rows["w2"]["share"] == pytest.approx(1, abs=0.001)
     assert rows["w3"]["share"] == 0
     assert rows["w1"]["holder"] == "w1@h (pid 1)"
     assert "w1@h (pid 1)" in run("workers").stdout
+
+
+def test_celery_finds_the_command(members, redis_url, tmp_path):
+    (tmp_path / "cli_app.py").write_text(APP)
+    done = subprocess.run(
+        [sys.executable, "-m", "celery", "-A", "cli_app", "chain-router", "workers"],
+        cwd=tmp_path,
+        env={**os.environ, "URL": redis_url},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "w1@h (pid 1)" in done.stdout
 
 
 def test_where_and_plan_and_drain(run, members):
@@ -68,7 +83,7 @@ def test_where_and_plan_and_drain(run, members):
     assert 0.4 < planned["moved"] < 1
     assert {move["to"] for move in planned["moves"]} == {"w1", "w4"}
     assert "of the keys would move" in run("plan", "--add", "w4").stdout
-    assert run("drain", "w1").returncode == 0
+    assert run("drain", "w1").exit_code == 0
     assert members.view().members["w1"].state == "draining"
     assert json.loads(run("where", "c1", "--json").stdout)["worker"] == "w2"
 
@@ -90,7 +105,7 @@ def test_mistakes_are_one_line(run, members):
         (["ring", "--plot", "/no/such/folder/x.svg"], "No such file"),
     ):
         done = run(*arguments)
-        assert done.returncode != 0
+        assert done.exit_code != 0
         assert words in done.stderr
         assert "Traceback" not in done.stderr
 
@@ -99,6 +114,6 @@ def test_without_application_router_or_server_it_says_so(run):
     assert "no app given, use -A" in run("workers", app=False).stderr
     assert "no ChainRouter in task_routes" in run("workers", ROUTER="0").stderr
     dead = run("workers", URL="redis://:canary@127.0.0.1:1/0")
-    assert dead.returncode == 1
+    assert dead.exit_code == 1
     assert "127.0.0.1:1" in dead.stderr
     assert "canary" not in dead.stderr + dead.stdout

@@ -6,6 +6,7 @@ import signal
 import time
 
 import pytest
+from celery import Celery, chain, chord
 
 from celery_toolkit_testkit import eventually
 from celery_toolkit_testkit.processes import frozen
@@ -115,14 +116,13 @@ def test_a_retry_goes_to_the_owner_of_today(ring_app, start, event_log, tmp_path
     path.touch()
 
 
-def test_a_chain_step_and_a_chord_body_go_to_the_owners_of_their_keys(ring_app, start, event_log):
-    from celery import chain, chord
-
+def test_chain_steps_chord_bodies_and_links_go_to_the_owners_of_their_keys(ring_app, start, event_log):
     start("a", "b")
     follow(ring_app, "a", "b")
     chain(*[ring_app.work.si(number, KEYS[number]) for number in range(6)]).delay()
     chord([ring_app.work.si(number, KEYS[number]) for number in range(6, 10)], ring_app.work.si(10, KEYS[10])).delay()
-    done = event_log.wait_for(11, kind="done")
+    ring_app.work.apply_async((11, KEYS[11]), link=ring_app.work.si(12, KEYS[12]))
+    done = event_log.wait_for(13, kind="done")
     assert all(event["worker"] == ring_app.router.get_worker_for_key(event["key"]) for event in done)
 
 
@@ -192,6 +192,14 @@ def test_companion_queues_of_a_dead_worker_are_adopted(ring_app, start, members,
     one.kill()
     ring_app.app.send_task(ring_app.work.name, (1, "k"), queue="a.wake")
     assert event_log.wait_for(1, kind="done")[0]["worker"] == "b"
+
+
+def test_a_producer_with_another_ring_is_noticed(ring_app, start, redis_url):
+    [one] = start("a")
+    mark = {"queue": "a", "key": "00", "ring": "of somebody else"}
+    with Celery("plain", broker=redis_url, set_as_current=False) as plain:
+        plain.send_task(ring_app.work.name, (1, "k"), queue="a", headers={"chain_router": mark})
+    one.wait_for_log("chain_router_split_view messages=1")
 
 
 def test_a_wrong_setting_stops_a_worker_in_one_line(celery_worker_process):

@@ -1,0 +1,154 @@
+"""The bench of chain-router: what routing adds to ``delay()``, and a lookup beside uhashring.
+
+With ``CELERY_CHAIN_ROUTER_02=<a Python that has celery-chain-router 0.2 and celery[redis]>`` in the environment, that
+package is measured in the same run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import uhashring  # type: ignore[import-untyped]  # it has no types
+from celery import Celery
+from measure import Operation, Table, judged, kibibytes, ratios, side_by_side
+
+from celery_chain_router import ChainRouter
+from celery_chain_router.membership import Member, Membership
+from celery_toolkit_core.connection import connect
+from celery_toolkit_core.keys import KeySpace
+from celery_toolkit_core.local_server import LocalServer
+from celery_toolkit_testkit import TcpProxy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROUNDS = 1500
+SIZES = (3, 10, 100)
+#: From `chain-router.md`, section 5.
+MOST_DELAY_RATIO = 1.05
+MOST_LOOKUP_RATIO = {"blake2b": 0.65, "xxh3": 0.3}
+MOST_MEMORY = 80.0
+MOST_BUILD = 8.0
+
+#: Runs under the other Python, whose package has our import name. Prints {workers: ratio}, and microseconds per lookup.
+THEIRS = """
+import json, statistics, sys, time
+from celery import Celery
+from celery_chain_router import ChainRouter
+def span(call):
+    start = time.perf_counter_ns(); call(); return time.perf_counter_ns() - start
+def app(router):
+    made = Celery("bench", broker=sys.argv[1], set_as_current=False)
+    made.conf.task_routes, made.conf.task_ignore_result = router, True
+    return made
+found = {}
+for size in (3, 10, 100):
+    router = ChainRouter(routing_key="customer_id")
+    for number in range(size): router.register_worker(f"w{number}")
+    plain, routed = app(None), app(router)
+    spans = [], []
+    for number in range(300):
+        for each, spent in zip((plain, routed), spans):
+            spent.append(span(lambda: each.send_task("work", (), {"customer_id": f"c{number}"})))
+    found[size] = statistics.median(spans[1]) / statistics.median(spans[0])
+    if size == 10:
+        found["route_task"] = statistics.median(span(lambda: router.route_task("t", (), {"customer_id": "c1"})) for _ in range(300)) / 1000
+print(json.dumps(found))
+"""
+
+
+def tables() -> Iterator[Table]:
+    """All tables of chain-router."""
+    theirs: dict[str, float] = {}
+    with LocalServer() as server:
+        other = os.environ.get("CELERY_CHAIN_ROUTER_02")
+        if other:
+            done = subprocess.run([other, "-c", THEIRS, server.url], capture_output=True, check=True, timeout=300)
+            theirs = json.loads(done.stdout)
+        yield _delay(server.url, theirs)
+    yield _lookup(theirs)
+
+
+def _delay(url: str, theirs: dict[str, float]) -> Table:
+    table = Table(
+        "chain-router: `delay()` with the router, ratio to none",
+        ["workers", "ratio", "target", "added round trips", "target", "celery-chain-router 0.2"],
+        "Workers are members of a shared ring, so that the look at the epoch once a second is in the figures. Round "
+        "trips of 200 calls on the wire to our Redis, which is here another connection than the broker's.",
+    )
+    for size in SIZES:
+        client = connect(url)
+        client.flushall()
+        members = Membership(client, KeySpace("chain-router", "main"), lease=600)
+        for number in range(size):
+            members.join([f"w{number}"], str(number), Member("", "up").record())
+        with TcpProxy(url) as proxy:
+            plain, routed = _app(url, None, None), _app(url, ChainRouter(routing_key="customer_id"), proxy.url)
+            send = Operation("routed", lambda n, task=routed: task.delay(customer_id=f"c{n}"))
+            send.call(0)
+            ratio = ratios(lambda n, task=plain: task.delay(customer_id=f"c{n}"), [send], rounds=ROUNDS)["routed"]
+            before = proxy.round_trips
+            for number in range(200):
+                send.call(number)
+            # One look a second is another thread's: it is not the caller who waits for it.
+            trips = max(0, proxy.round_trips - before - 1) / 200
+        other = f"{theirs[str(size)]:.2f}" if theirs else "not measured"
+        table.add(str(size), *judged(ratio, MOST_DELAY_RATIO), *judged(trips, 0, "{:g}"), other)
+    return table
+
+
+def _app(url: str, router: ChainRouter | None, ours: str | None) -> Any:
+    app = Celery("bench", broker=url, set_as_current=False)
+    app.conf.task_ignore_result = True
+    app.conf.task_routes = router
+    app.conf.chain_router_redis_url = ours
+
+    def work(customer_id: str) -> None:
+        """A task with a key."""
+
+    task = app.task(name="work", shared=False)(work)
+    app.finalize()
+    return task
+
+
+def _lookup(theirs: dict[str, float]) -> Table:
+    table = Table("chain-router: the ring", ["what", "figure", "target"])
+    names = [f"worker{number}" for number in range(10)]
+    reference = uhashring.HashRing(nodes=names, vnodes=150)
+    for function, most in MOST_LOOKUP_RATIO.items():
+        router = ChainRouter(hash=function)
+        for name in names:
+            router.register_worker(name)
+        keys = [f"customer:{number}" for number in range(100)]
+        spans = side_by_side(
+            {
+                "ours": lambda keys=keys, ring=router.ring: [ring.get(key) for key in keys],
+                "theirs": lambda keys=keys: [reference.get_node(key) for key in keys],
+                "router": lambda keys=keys, router=router: [router.route_task("t", (key,)) for key in keys],
+            },
+            rounds=300,
+        )
+        table.add(
+            f"ring lookup at 10 x 150 with {function}, ratio to uhashring",
+            *judged(spans["ours"] / spans["theirs"], most),
+        )
+        table.add(f"`route_task` with {function}", f"{spans['router'] / 100_000:.2f} us", "-")
+    if theirs:
+        table.add("`route_task` of celery-chain-router 0.2", f"{theirs['route_task']:.0f} us", "-")
+    table.add("memory of a router with 10 x 150, KiB", *judged(kibibytes(lambda: _router(10)), MOST_MEMORY, "{:.0f}"))
+    build = side_by_side({"build": lambda: _router(100).ring}, rounds=1)["build"] / 1e6
+    one = _router(100)
+    rebuild = side_by_side({"rebuild": one._rebuild}, rounds=20)["rebuild"] / 1e6
+    table.add("one change of a ring of 100 x 150, ms", *judged(rebuild, MOST_BUILD, "{:.1f}"))
+    table.add("100 registrations of 150 points, ms", f"{build:.0f}", "-")
+    return table
+
+
+def _router(size: int) -> ChainRouter:
+    router = ChainRouter()
+    for number in range(size):
+        router.register_worker(f"worker{number}")
+    return router
