@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from celery_toolkit_testkit import TcpProxy
 
 from celery_toolkit_core.connection import connect
+from celery_toolkit_testkit import TcpProxy
 
 BENCH = Path(__file__).parents[1] / "bench"
 
