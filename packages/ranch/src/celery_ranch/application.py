@@ -35,6 +35,9 @@ COST_HEADER = "ranch_cost"
 #: The header of a ticket that names its queue.
 QUEUE_HEADER = "ranch_queue"
 
+# A connection that broke while it lay in the pool is opened anew; a broker that is away is asked again later.
+_RETRY_POLICY = {"max_retries": 1, "interval_start": 0, "interval_step": 0.1, "interval_max": 0.1}
+
 _lock = RLock()
 _known: WeakKeyDictionary[Celery, Ranch] = WeakKeyDictionary()
 
@@ -114,7 +117,7 @@ class Ranch:
             for each in wanted:
                 address = Address.from_bytes(each.address)
                 for _ in range(each.number):
-                    self.publish_ticket(address, producer, retry=False)
+                    self.publish_ticket(address, producer, retry=True, retry_policy=_RETRY_POLICY)
 
 
 class Address:

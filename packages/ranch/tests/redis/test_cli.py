@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from celery import Celery
+from celery.bin.celery import celery
+from click.testing import CliRunner
 
 from celery_ranch import Clients, audit, lru_task
 from celery_ranch.application import ranch_of
@@ -30,24 +31,19 @@ def task(celery_environment):
 
 
 @pytest.fixture
-def ranch(task, tmp_path):
+def ranch(task, tmp_path, monkeypatch):
     Path(tmp_path / "cli_app.py").write_text(
         "import os\nfrom celery import Celery\napp = Celery('cli', broker=os.environ['CELERY_BROKER_URL'])\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    monkeypatch.syspath_prepend(tmp_path)
 
     def run(*arguments, app=("-A", "cli_app"), code=0):
-        done = subprocess.run(
-            [sys.executable, "-m", "celery", *app, "ranch", *arguments],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        assert done.returncode == code, done.stderr
-        return done.stdout if code == 0 else done.stderr
+        done = CliRunner().invoke(celery, [*app, "ranch", *arguments])
+        assert done.exit_code == code, done.output
+        return done.output
 
-    return run
+    yield run
+    sys.modules.pop("cli_app", None)
 
 
 def test_status_clients_and_show(ranch, task):
