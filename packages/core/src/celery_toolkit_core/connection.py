@@ -95,7 +95,8 @@ def connect(source: Any, *, parameter: str = "redis_url", timeout: float = TIMEO
     known = _known_options() | set(_SENTINEL_OPTIONS)
     for name in options:
         if name not in known:
-            raise InvalidParameter(name, options[name], f"redis-py has no such option{nearest(name, known)}")
+            # Its value stays out of the message: it may be a misspelt password.
+            raise InvalidParameter(name, "...", f"redis-py has no such option{nearest(name, known)}")
     merged = url_options(address.query) | options
     if address.kind != "sentinel":
         merged = {name: value for name, value in merged.items() if name not in _SENTINEL_OPTIONS}

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import pickle
+import re
 from typing import Any
+
+_USERINFO = re.compile(r"(://[^:@/\s]*):[^\s]*@")
 
 
 class ToolkitError(Exception):
@@ -88,5 +91,6 @@ def _pickles(value: Any) -> bool:
 
 
 def _short(value: Any, limit: int = 80) -> str:
-    text = repr(value)
+    # A URL in the wrong place, or in a list, must not show its password for that.
+    text = _USERINFO.sub(r"\1:**@", repr(value))
     return text if len(text) <= limit else text[: limit - 3] + "..."

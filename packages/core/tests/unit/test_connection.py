@@ -99,6 +99,9 @@ def test_impossible_options_are_refused_by_name(url, passed, parameter):
 def test_a_misspelt_option_is_answered_with_the_near_one():
     with pytest.raises(InvalidParameter, match="did you mean 'client_name'"):
         connect("redis://h", client_nam="x")
+    with pytest.raises(InvalidParameter, match="did you mean 'password'") as caught:
+        connect("redis://h", passwort="s3cret")
+    assert "s3cret" not in str(vars(caught.value))
 
 
 def test_sentinels_are_asked_with_their_own_password_and_their_share_of_the_time():

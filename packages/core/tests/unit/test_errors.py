@@ -33,6 +33,15 @@ def test_subclass_with_other_arguments_pickles_too():
     assert (again.number, str(again)) == (3, "number 3")
 
 
+@pytest.mark.parametrize(
+    "value", ["redis://u:s3cret@h", ["amqp://:s3:c/ret@h", "x"], {"url": "rediss://:s3cret@@h?x=1"}]
+)
+def test_a_refused_value_shows_no_password_of_a_url(value):
+    message = str(errors.InvalidParameter("redis_url", value, "give text"))
+    assert "cret" not in message
+    assert ":**@h" in message
+
+
 def test_a_value_that_does_not_pickle_goes_as_its_text():
     again = pickle.loads(pickle.dumps(errors.InvalidParameter("key", lambda: 1, "give text")))
     assert "lambda" in again.value
