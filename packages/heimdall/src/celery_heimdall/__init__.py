@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 
 from .errors import AlreadyQueuedError, HeimdallError, LimitRefused
+from .limits import limit, penalize, set_limit, settle
 from .options import Concurrency, RateLimit, Strategy, Unique
 from .signals import lock_lost, task_deduplicated, task_rate_limited, task_released
 from .task import HeimdallTask, current_fence
@@ -19,7 +20,11 @@ __all__ = [
     "Strategy",
     "Unique",
     "current_fence",
+    "limit",
     "lock_lost",
+    "penalize",
+    "set_limit",
+    "settle",
     "task_deduplicated",
     "task_rate_limited",
     "task_released",

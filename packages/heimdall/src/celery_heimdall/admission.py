@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from celery.exceptions import InvalidTaskError
@@ -59,7 +59,9 @@ class Claim:
         self.lock: Lock | None = lock_of(task, label or call.key(unique)) if unique else None
         none = self.store.space.key("none")
         self.lock_keys = [self.lock.lane, *self.lock.keys] if self.lock else [none] * 4
-        demands = [] if bare else demands_of(task, call)
+        self.demands = demands = [] if bare else demands_of(task, call)
+        #: When the body started, in microseconds of Redis; the identity of the start.
+        self.stamp = 0
         self.limit_keys = core.script_keys(self.store.space, demands)
         self.limit_args = core.script_args(demands)
         self.limit_lane = self.store.space.key("lane", *self.limit_keys) if demands else none
@@ -106,8 +108,10 @@ class Claim:
         """The strict decision where the body starts: ``go``, ``parked`` or ``stale``."""
         keys = [*self.store.parking, self.limit_lane, *self.lock_keys[1:3], self.store.began(self.task_id)]
         args = [self.task_id, self.token, self.limits_lane, self.specs()[0], self.until, int(self.one_body)]
-        answer = self.store.run("start", [*keys, *self.limit_keys], [*args, *self.limit_args])
-        return str(answer[0].decode())
+        verdict, *rest = self.store.run("start", [*keys, *self.limit_keys], [*args, *self.limit_args])
+        if verdict == b"go":
+            self.stamp = int(rest[0])
+        return str(verdict.decode())
 
     def renew_in(self, pipeline: Any) -> None:
         """Queue the renewal of everything in a pipeline."""
@@ -184,15 +188,19 @@ def renew(store: Store) -> None:
             lock_lost.send(sender=claim.task, task_id=claim.task_id, key=key)
 
 
-def start(task: Any, request: Any, token: str, call: Call) -> Literal["go", "parked", "stale"]:
-    """The strict decision about a limited task, in the process and at the moment in which its body starts."""
+def start(task: Any, request: Any, token: str, call: Call) -> Claim | None:
+    """The strict decision about a limited task, in the process and at the moment in which its body starts.
+
+    Returns:
+        The claim, or None when the body may not start: the task is parked again, or goes on under another token.
+    """
+    claim = Claim(task, call, request.get(KEY), request.id, request.retries or 0, token)
     try:
-        claim = Claim(task, call, request.get(KEY), request.id, request.retries or 0, token)
-        return claim.start()  # type: ignore[return-value]  # the three words of start.lua
+        return claim if claim.start() == "go" else None
     except RedisError:
-        if task.heimdall_store.settings.on_redis_error == "raise":
+        if claim.store.settings.on_redis_error == "raise":
             raise
-        return "go"
+        return claim
 
 
 class HeimdallGate(Gate):
@@ -247,10 +255,13 @@ class HeimdallGate(Gate):
 
     def _enter(self, claim: Claim, delivery: Delivery, *, woken: bool) -> list[Any]:
         headers = delivery.message.headers
+        queue = _queue_of(delivery)
+        if not delivery.consumer.task_consumer.consuming_from(f"{queue}{waking.SUFFIX}"):
+            delivery.consumer.add_task_queue(f"{queue}{waking.SUFFIX}")
         join = bool(headers.get("group")) or (claim.unique is not None and conflict_of(self.task) == "join")
         asked: dict[str, Any] = {
             "woken": woken,
-            "queue": _queue_of(delivery),
+            "queue": queue,
             "message": delivery.stored.to_bytes() if claim.limits_lane and not woken else b"",
             "later": bool(headers.get("eta")) and not woken,
             "join": join,

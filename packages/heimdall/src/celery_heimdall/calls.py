@@ -51,6 +51,16 @@ class Call:
         args, kwargs = self._load()
         return tuple(args), dict(kwargs)
 
+    @property
+    def args(self) -> tuple[Any, ...]:
+        """The positional arguments."""
+        return self.arguments[0]
+
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        """The arguments by name, as they were given."""
+        return self.arguments[1]
+
     @cached_property
     def bound(self) -> dict[str, Any]:
         """The arguments by parameter name, defaults filled in."""
@@ -83,7 +93,7 @@ class Call:
         return [self._demand(limit, prefix, lease) for limit in limits]
 
     def _demand(self, limit: RateLimit | Concurrency, prefix: str, lease: float) -> core.Demand:
-        name: str = limit.name or self.task.name
+        name: str = limit.name if limit.name is not None else self.task.name
         part: tuple[str, ...] = ()
         if limit.key is not None:
             label = self._given_key(limit.key)
@@ -96,7 +106,11 @@ class Call:
         value = limit.rate_limit
         if callable(value):
             value = self._limit_from(value, part[0] if part else name)
-        return core.RateLimit(value, name=f"{prefix}{name}").demand(*part)
+        cost = limit.cost(self) if callable(limit.cost) else limit.cost
+        made = core.RateLimit(value, name=f"{prefix}{name}")
+        if not isinstance(cost, int) or isinstance(cost, bool) or not 0 <= cost <= made.times:
+            raise InvalidParameter("cost", cost, f"give a whole number from 0 to the limit, {made.times}")
+        return made.demand(*part, cost=cost)
 
     def _limit_from(self, function: Callable[..., Any], key: str) -> tuple[int, float]:
         args, kwargs = self.arguments

@@ -80,6 +80,21 @@ def limits(app: Any, as_json: bool) -> None:
     show(rows, as_json=as_json)
 
 
+@heimdall.command("set-limit")
+@click.argument("name")
+@click.argument("value")
+@click.option("--key", help="Only for this part of the limit.")
+@click.option("--for", "lasting", help="Such as 90s, 10m, 2h, 1d; until further notice when left out.")
+@pass_app
+def change(app: Any, name: str, value: str, key: str | None, lasting: str | None) -> None:
+    """Put VALUE in force for a limit: 120/m, a whole number for a concurrency limit, paused, or default."""
+    from .limits import set_limit
+
+    changed = {"default": None}.get(value, int(value) if value.isdecimal() else value)
+    set_limit(name, changed, key=key, lasting=_duration(lasting), app=app)
+    click.echo(f"{name}: {value}")
+
+
 @heimdall.command()
 @json_option
 @pass_app
@@ -99,6 +114,15 @@ def explain(app: Any, task_id: str) -> None:
 
     for store in _stores(app):
         click.echo(inspection.explain(store, task_id))
+
+
+def _duration(text: str | None) -> float | None:
+    if text is None:
+        return None
+    number, unit = text[:-1], {"s": 1, "m": 60, "h": 3600, "d": 86400}.get(text[-1:])
+    if unit is None or not number.isdecimal():
+        raise click.BadParameter("give a whole number and one of s, m, h, d, such as 10m", param_hint="--for")
+    return float(number) * unit
 
 
 def _stores(app: Any) -> list[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import Enum
 from typing import Any, Literal
@@ -95,6 +95,8 @@ class RateLimit:
         name: Tasks whose limits have the same name share it; the task's own name when left out.
         by: Names of the arguments that part the limit: each of their values has a limit of its own.
         key: A text, or a function of ``(args, kwargs)``, that parts the limit instead of `by`.
+        cost: How much of `times` one start uses: a whole number, or a function of the call (with `args` and
+            `kwargs`) that gives one. `celery_heimdall.settle` corrects it afterwards.
 
     Raises:
         InvalidParameter: A value that cannot be meant.
@@ -105,8 +107,11 @@ class RateLimit:
     name: str | None = None
     by: tuple[str, ...] | None = None
     key: str | KeyFunction | None = None
+    cost: int | Callable[[Any], int] = 1
 
     def __post_init__(self) -> None:
+        if not callable(self.cost):
+            parameters.count("cost", self.cost, least=0)
         if not callable(self.rate_limit):
             object.__setattr__(self, "rate_limit", parse_rate(self.rate_limit, parameter="rate_limit"))
         if not isinstance(self.strategy, Strategy):
@@ -237,7 +242,7 @@ def _dict_limits(given: Mapping[str, Any], key: Any) -> tuple[RateLimit, ...]:
         if not isinstance(limit, RateLimit):
             limit = RateLimit(limit)
         if key is not None and limit.key is None and limit.by is None:
-            limit = RateLimit(limit.rate_limit, limit.strategy, limit.name, None, key)
+            limit = replace(limit, key=key)
         found.append(limit)
     return tuple(found)
 

@@ -204,9 +204,10 @@ class HeimdallTask(GatedTask):
         return bool(store.client.set(name, 1, nx=True, px=wait_ms))
 
     def _start(self, token: str, args: Any, kwargs: Any) -> None:
-        answer = admission.start(self, self.request, token, Call(self, args, kwargs))
-        if answer != "go":
-            # Parked again, or some other delivery has the task: no result, no retry, nothing to report.
+        request: Any = self.request
+        request.heimdall_claim = claim = admission.start(self, request, token, Call(self, args, kwargs))
+        if claim is None:
+            # No result, no retry, nothing to report: the task comes again.
             raise Ignore
 
 

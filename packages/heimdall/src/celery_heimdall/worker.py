@@ -36,9 +36,14 @@ class HeimdallStep(worker.WorkerStep):
     def start(self, consumer: Any) -> None:
         """Consume, beside each queue, the one through which its woken tasks come back."""
         super().start(consumer)
-        for name in tuple(consumer.app.amqp.queues.consume_from):
-            if not name.endswith(waking.SUFFIX):
-                consumer.add_task_queue(f"{name}{waking.SUFFIX}")
+        queues = consumer.app.amqp.queues
+        for name in tuple(queues.consume_from):
+            # A queue that is added later gets its own with its first message, in the gate.
+            woken = f"{name}{waking.SUFFIX}"
+            if not name.endswith(waking.SUFFIX) and woken not in queues.consume_from:
+                # Not `add_task_queue`: it would begin to consume at once, before anybody listens.
+                queue = queues.select_add(woken, exchange=woken, exchange_type="direct", routing_key=woken)
+                consumer.task_consumer.add_queue(queue)
 
     def finish(self, consumer: Any) -> None:
         """Leave the waking to other workers."""

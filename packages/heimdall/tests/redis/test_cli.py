@@ -14,7 +14,8 @@ MODULE = """
 from celery import Celery
 from celery_heimdall import Concurrency, HeimdallTask
 app = Celery("operated")
-@app.task(shared=False, base=HeimdallTask, heimdall={"unique": True, "key": "the-report", "times": 2, "per": 60}, name="report")
+options = {"unique": True, "key": "the-report", "times": 2, "per": 60}
+@app.task(shared=False, base=HeimdallTask, heimdall=options, name="report")
 def report(): pass
 @app.task(shared=False, base=HeimdallTask, limits=[Concurrency(3, name="erp")], name="sync")
 def sync(): pass

@@ -107,3 +107,21 @@ def test_parked_tasks_survive_the_death_of_every_worker(celery_app_module, celer
     celery_worker_process("guarded")
     begun = event_log.wait_for(8, what="begin")
     assert sorted(event["key"] for event in begun) == list(range(8))
+
+
+def test_a_start_may_cost_more_or_less_and_be_settled_and_stopped(celery_app_module, celery_worker_process, event_log):
+    app = celery_app_module("guarded")
+    celery_worker_process("guarded")
+    # 8 of 10, then 8 more do not fit for 3 seconds; settled down to 1, they do.
+    app.costly.delay(1, tokens=8)
+    app.costly.delay(2, tokens=8)
+    first, second = event_log.wait_for(2, what="begin")
+    assert second["at"] - first["at"] > 2.9
+    app.costly.delay(3, tokens=2, used=0)
+    event_log.wait_for(1, what="settled", counted=True)
+    app.costly.delay(4, tokens=2, stop=2.0)
+    stopped = event_log.wait_for(1, what="begin", key=4)[0]
+    app.costly.delay(5, tokens=0)
+    assert event_log.wait_for(1, what="begin", key=5)[0]["at"] - stopped["at"] > 1.8
+    with pytest.raises(LimitRefused, match="cost"):
+        app.costly.delay(6, tokens=11).get(timeout=30)

@@ -104,6 +104,7 @@ if limited then
       if message == '' and not woken then
         return {'message'}
       end
+      item.costs = limits_costs(limits)
       park(KEYS, KEYS[7], ARGV[10], ARGV[19], id, item, message, now + wait, now)
     else
       item.stamp = string.format('%.0f', limits_charge(limits, token, us))

@@ -19,9 +19,7 @@ limits_release(limits, token, us)
 local item = item_read(KEYS, id)
 if item and item.token == token and item.state == 'entered' then
   if item.stamp then
-    for _, limit in ipairs(limits) do
-      limit.cost = 0
-    end
+    limits_cost(limits, {})
     limits_settle(limits, item.stamp)
   end
   item_remove(KEYS, id)

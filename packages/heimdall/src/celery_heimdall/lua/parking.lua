@@ -2,11 +2,12 @@
 --
 -- Data model, once per application (`keys` below, in this order)
 --   1 items   HASH  task id -> JSON {state, token, lane, spec, order, queue, since, parkings, attempt, holder, stamp,
---                   returned}
+--                   costs, returned}
 --                   state: parked   in its lane
 --                          waking   published to `<queue>.wake`; back in its lane when nobody takes it in time
 --                          entered  a worker has it in hand and its body has not begun; likewise
 --                   stamp: of its charge (core's limits.lua), as text: JSON in Lua has 14 digits
+--                   costs: what the start costs of each limit of its lane
 --                   returned: the token whose body was not allowed to start, if one was not
 --                   token: `<task id>/<delivery>`; only the bearer of the token in the item may go on with it
 --   2 bodies  HASH  task id -> the message, as `StoredMessage.to_bytes` wrote it
@@ -35,6 +36,21 @@ local function item_remove(keys, id)
   redis.call('HDEL', keys[1], id)
   redis.call('HDEL', keys[2], id)
   redis.call('ZREM', keys[4], id)
+end
+
+-- The costs of a start, to be kept in its item; and back again, with {} for a start that costs nothing after all.
+local function limits_costs(limits)
+  local costs = {}
+  for i, limit in ipairs(limits) do
+    costs[i] = limit.cost
+  end
+  return costs
+end
+
+local function limits_cost(limits, costs)
+  for i, limit in ipairs(limits) do
+    limit.cost = costs[i] or 0
+  end
 end
 
 -- Look at the lane in `wait_ms`, or earlier if that was planned.

@@ -14,15 +14,11 @@ if not item or item.token ~= token or item.state ~= 'entered' then
   return {'stale'}
 end
 local limits = limits_read(KEYS, 11, ARGV, 7)
+item.costs = limits_costs(limits)
 if item.stamp then
-  local costs = {}
-  for i, limit in ipairs(limits) do
-    costs[i], limit.cost = limit.cost, 0
-  end
+  limits_cost(limits, {})
   limits_settle(limits, item.stamp)
-  for i, limit in ipairs(limits) do
-    limit.cost = costs[i]
-  end
+  limits_cost(limits, item.costs)
 end
 local wait
 if ARGV[6] == '1' and not lease_held(KEYS[9], token, now) then

@@ -20,6 +20,7 @@ for turn = 1, tonumber(ARGV[2]) do
     redis.call('ZREM', KEYS[7], id)
   else
     local limits = limits_read(KEYS, 8, ARGV, 5)
+    limits_cost(limits, item.costs)
     local token = id .. '/' .. ARGV[4] .. '-' .. turn
     for _, one in ipairs(limits_blocked(limits, token, us)) do
       -- A place that is held may be given back at any moment, also by a task of another lane.

@@ -8,7 +8,7 @@ import time
 from celery import Celery
 from celery.exceptions import Ignore, Reject
 
-from celery_heimdall import Concurrency, HeimdallTask, RateLimit, Unique, current_fence
+from celery_heimdall import Concurrency, HeimdallTask, RateLimit, Unique, current_fence, penalize, settle
 from celery_toolkit_testkit.events import log_event
 
 app = Celery("guarded")
@@ -133,3 +133,17 @@ def total(values):
 @app.task(name="plain")
 def plain(value=None):
     return value
+
+
+@app.task(
+    bind=True,
+    base=HeimdallTask,
+    limits=[RateLimit("10/3s", name="tokens", cost=lambda call: call.kwargs["tokens"])],
+    name="costly",
+)
+def costly(self, number, tokens, used=None, stop=None):
+    if used is not None:
+        log_event(what="settled", counted=settle(used))
+    if stop is not None:
+        penalize(stop)
+    return body(self, number, 0.0)
