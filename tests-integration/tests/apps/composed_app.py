@@ -1,0 +1,35 @@
+"""One application in several roles: ``publisher``, ``heavy``, ``light``, and ``ring`` for workers that share keys."""
+
+from __future__ import annotations
+
+import os
+
+from celery_chain_router import ChainRouter
+from celery_showcase_presets import heavy_app, light_app, publisher_app
+from celery_showcase_presets.routes import preset_queue
+
+MAKE = {"publisher": publisher_app, "heavy": heavy_app, "light": light_app, "ring": heavy_app}
+LEASE = 3.0
+
+
+def pool_first(name, *args, **kwargs):
+    return None if name.startswith("ring.") else preset_queue(name, *args, **kwargs) or {"queue": "light"}
+
+
+def make(role):
+    routes = [pool_first]
+    if role in ("publisher", "ring"):
+        routes.append(ChainRouter(routing_key="customer"))
+    return MAKE[role](
+        role,
+        include=["composed_tasks"],
+        task_routes=routes,
+        worker_prefetch_multiplier=1,
+        chain_router_lease=LEASE,
+        heimdall_lease=LEASE,
+        heimdall_sweep=1.0,
+        ranch_lease=LEASE,
+    )
+
+
+app = make(os.environ.get("ROLE", "publisher"))
