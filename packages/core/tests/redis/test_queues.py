@@ -26,7 +26,8 @@ def test_the_entries_of_a_dead_taker_come_again_in_order(redis_client: redis.Red
         delayed.put(name)
     dead = delayed.take(2, lease=0.2)
     assert [entry.id for entry in delayed.take(1, lease=0.2).entries] == ["c"]
-    taken = eventually(lambda: len((batch := delayed.take(3)).entries) == 3 and batch)
+    eventually(lambda: delayed.look().ready == 3)
+    taken = delayed.take(3)
     assert [entry.id for entry in taken.entries] == ["a", "b", "c"]
     assert delayed.confirm(dead.token, ["a", "b"]) == [False, False]
     assert delayed.confirm(taken.token, ["a", "b", "c"]) == [True, True, True]

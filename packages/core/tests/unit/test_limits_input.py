@@ -11,10 +11,11 @@ import pytest
 
 from celery_toolkit_core.deadletters import DeadLetter, DeadLetters
 from celery_toolkit_core.delayed import Delayed
+from celery_toolkit_core.demands import MOST
 from celery_toolkit_core.errors import InvalidParameter
 from celery_toolkit_core.keys import KeySpace
 from celery_toolkit_core.leases import Held, LeaseHeld, Leases
-from celery_toolkit_core.limits import MOST, Concurrency, Demand, Limiter, LimitReached, RateLimit, parse_rate
+from celery_toolkit_core.limits import Concurrency, Demand, Limiter, LimitReached, RateLimit, parse_rate
 
 SPACE = KeySpace("test")
 NAN, INF = float("nan"), float("inf")

@@ -2,7 +2,7 @@
 --@include celery_toolkit_core:window
 -- Several limits decided together, all or nothing. Include file.
 --
--- Data model of one limit, or of one part of it (a tenant, an account), from `limits.Demand.keys`: three keys
+-- Data model of one limit, or of one part of it (a tenant, an account), from `Demand.keys`: three keys
 --   log | slots  LIST (window.lua) of a rate limit | ZSET (lease.lua, no fences) of a concurrency limit
 --   penalty      STRING: nothing may start until then (ms); expires then
 --   values       HASH of the whole limit: field '' or a part's digest -> 'times span_us until_ms', the value in force
