@@ -7,6 +7,8 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from redis.exceptions import NoScriptError
+
 from .connection import DRIVER_ERRORS, explain
 
 if TYPE_CHECKING:
@@ -50,7 +52,11 @@ class Scripts:
         if script is None:
             script = self._bound[name] = self.client.register_script(source(self.package, name))
         try:
-            return script(keys=list(keys), args=list(args), client=client)
+            try:
+                return script(keys=list(keys), args=list(args), client=client)
+            except NoScriptError:
+                # Flushed once more between redis-py's loading and its second try: send the text itself.
+                return self.client.eval(script.script, len(keys), *keys, *args)
         except DRIVER_ERRORS as error:
             raise explain(error, self.client) from error
 

@@ -107,3 +107,16 @@ def test_a_full_server_refuses_what_adds_and_lets_through_what_begins_with_a_del
 def test_a_mistake_in_a_script_is_not_dressed_up(redis_client):
     with pytest.raises(redis.exceptions.ResponseError, match=r"[Ww]rong number of args"):
         Scripts(redis_client, PACKAGE).run("broken", ["{x}:k"])
+
+
+def test_a_flush_between_loading_and_the_second_try_is_no_error(redis_client, monkeypatch):
+    """Seen with SCRIPT FLUSH in a loop: redis-py loads once, and its second try met an empty cache again."""
+    load = redis_client.script_load
+
+    def load_in_vain(text):
+        digest = load(text)
+        redis_client.script_flush()
+        return digest
+
+    monkeypatch.setattr(redis_client, "script_load", load_in_vain)
+    assert Scripts(redis_client, PACKAGE).run("echo", ["{x}:k"], ["a", "b"]) == [b"{x}:k", b"a", b"b"]
