@@ -150,10 +150,13 @@ class ChainRouter:
             InvalidParameter: A setting ``chain_router_*`` cannot be meant.
         """
         if not self._is_attached:
-            self._is_attached = True
-            connect = membership_of(app)
-            if connect is not None:
-                self._sharing = Sharing(connect, self._adopt)
+            try:
+                connect = membership_of(app)
+                if connect is not None:
+                    self._sharing = Sharing(connect, self._adopt)
+            finally:
+                # Last: another thread that sees it set must find the sharing, too.
+                self._is_attached = True
         return self._sharing
 
     def register_worker(self, name: str, *, weight: float = 1) -> list[int]:
@@ -171,13 +174,15 @@ class ChainRouter:
             WorkerFileError: The persistent file cannot be written; nothing is registered then.
         """
         name, weight = worker_name(name), checked_weight(weight)
+        # Before anything is written: it refuses points without bound.
+        positions = self._build({name: weight}).positions(name)
 
         def add(members: dict[str, float]) -> None:
             members[name] = weight
 
         with self._guard():
             self._change(add, self._unregistered - {name})
-            return self._build({name: weight}).positions(name)
+        return positions
 
     def unregister_worker(self, name: str) -> bool:
         """Take a worker off the ring; its keys, and no others, go to the other workers.
@@ -312,8 +317,6 @@ class ChainRouter:
         """Change who is registered by hand; the caller holds the lock."""
         members = dict(self._registered)
         change(members)
-        # Before anything is written: it refuses points without bound.
-        self._build(members)
         if self._file:
             # Others may have registered in the file meanwhile: from now on they are ours, too.
             members = self._file.update(change)

@@ -55,8 +55,9 @@ class Sharing:
         """Look at the epoch when a second has passed; apart from the very first time this never waits."""
         now = time.monotonic()
         if self._due is None:
-            self._due = now + INTERVAL
+            # Threads that come here at the same time all look: none may go on without a ring.
             self.refresh()
+            self._due = now + INTERVAL
         elif now >= self._due:
             # Two threads may both come here: then both look, which does no harm.
             self._due = now + INTERVAL

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 
 import pytest
@@ -48,6 +49,24 @@ def queue_of(app: Celery, key: str = "c1") -> str:
 def test_the_first_call_knows_who_is_there(app, members):
     members.join(["worker1"], "t1", record())
     assert queue_of(app) == "worker1"
+
+
+def test_threads_that_make_the_first_call_together_all_know(app, members):
+    members.join(["worker1"], "t1", record())
+    app.amqp.Router()
+    found: list[str] = []
+    barrier = threading.Barrier(8)
+
+    def call():
+        barrier.wait()
+        found.append(queue_of(app))
+
+    threads = [threading.Thread(target=call) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == ["worker1"] * 8
 
 
 def test_without_a_member_it_is_the_default_queue(app):

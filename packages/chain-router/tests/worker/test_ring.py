@@ -88,6 +88,22 @@ def test_a_killed_workers_backlog_goes_to_the_others_and_only_its_keys_move(ring
     assert again.is_running
 
 
+def test_joins_and_warm_stops_lose_nothing_and_double_nothing(ring_app, start, event_log):
+    one, _ = start("a", "b")
+    follow(ring_app, "a", "b")
+    send(ring_app, range(100), seconds=0.01)
+    start("c")
+    send(ring_app, range(100, 200), seconds=0.01)
+    one.stop()
+    send(ring_app, range(200, 300), seconds=0.01)
+    follow(ring_app, "b", "c")
+    send(ring_app, range(300, 320))
+    done = event_log.wait_for(320, kind="done")
+    assert sorted(event["number"] for event in done) == list(range(320))
+    last = [event for event in done if event["number"] >= 300]
+    assert all(event["worker"] == ring_app.router.get_worker_for_key(event["key"]) for event in last)
+
+
 def test_a_message_that_its_caller_sent_to_that_worker_waits_for_it(ring_app, start, event_log):
     one, _ = start("a", "b")
     follow(ring_app, "a", "b")
