@@ -94,6 +94,7 @@ class Delivery:
         request: Celery's request, from the moment the task is received until it has ended.
         pid: The process that runs the body, once it has started.
         runtime: Seconds that the body took, known when it has returned or raised.
+        error: What the child reported of an exception: `exception`, and `traceback` as text.
         marks: What gates and strategies of this process want to tell each other; never leaves the process.
     """
 
@@ -113,11 +114,13 @@ class Delivery:
         self.request: Any = None
         self.pid: int | None = None
         self.runtime: float | None = None
+        self.error: Any = None
         self.marks: set[str] = set()
         self._ack = ack
         self._reject = reject
         self._followers: list[Follower] = []
         self._stored: StoredMessage | None = None
+        self._job: Any = None
         self._with_celery = False
         self._celery_error: BaseException | None = None
         message.__dict__[_KEY] = self
@@ -229,6 +232,7 @@ class Delivery:
         """Tell the followers that the body starts in the process `pid`."""
         if self in _open:
             self.pid = pid
+            self._keep_job()
             self._tell("accepted", pid)
 
     def end(self, outcome: Outcome) -> None:
@@ -267,6 +271,10 @@ class Delivery:
         if self.request is None:
             self.end("requeued" if requeue else "rejected")
 
+    def _keep_job(self) -> None:
+        job = self.request and self.request._apply_result
+        self._job = job() if job is not None else None  # the request holds it weakly
+
     def _leave(self) -> bool:
         try:
             _open.remove(self)
@@ -284,7 +292,7 @@ class Delivery:
     def _close(self) -> None:
         # Breaks the circles over the message and the request: no work for the collector.
         self.message.__dict__.pop(_KEY, None)
-        self.request = None
+        self.request = self._job = None
 
 
 if TYPE_CHECKING:
@@ -329,11 +337,15 @@ def forget_dropped(consumer: Any) -> None:
     if consumer.restart_count <= 0:
         return
     # The prefork pool drops what no child has accepted yet; other pools run whatever they were given.
-    pool_drops = consumer.pool.uses_semaphore
+    prefork = consumer.pool.uses_semaphore
     for delivery in open_deliveries():
-        given = delivery.request is not None and delivery.request._apply_result is not None
-        if delivery.pid is None and (pool_drops or not given):
-            delivery.end("requeued")
+        if delivery.pid is None:
+            given = delivery.request is not None and delivery.request._apply_result is not None
+            if prefork or not given:
+                delivery.end("requeued")
+        elif prefork and delivery._job is not None:
+            # Seen in Celery 5.5: the pool forgets the bodies that run too, and nobody would hear of their end.
+            consumer.pool._pool._cache.setdefault(delivery._job._job, delivery._job)
 
 
 def end_all() -> None:

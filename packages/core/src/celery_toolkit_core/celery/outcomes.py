@@ -58,6 +58,7 @@ def followed(base: type[Any]) -> type[Any]:
 
         def on_failure(self, exc_info: Any, *args: Any, **options: Any) -> Any:
             self._is_ending = True
+            self._delivery.error = exc_info
             try:
                 return super().on_failure(exc_info, *args, **options)
             finally:
