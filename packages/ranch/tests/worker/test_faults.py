@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from celery_toolkit_testkit import eventually
+from celery_toolkit_testkit import eventually, frozen
 
 QUICK = {"RANCH_LEASE": "2"}
 
@@ -127,3 +127,45 @@ def _entries(fair):
 
     backlog = ranch_of(fair.app).backlog
     return backlog.client.hvals(backlog.keys[0])
+
+
+def test_flushed_scripts_and_cut_connections_lose_nothing(fair, worker, balanced, event_log, redis_client):
+    """SCRIPT FLUSH and CLIENT KILL again and again; the broker is on the same server."""
+    for number in range(300):
+        fair.slow.lru_delay(f"c{number % 5}", f"t{number}", 0.03)
+        if number % 10 == 0:
+            redis_client.script_flush()
+    workers = [worker(concurrency=2, env=QUICK, wait=False) for _ in range(2)]
+    rounds = 0
+    while len(event_log.events(what="end")) < 250 and rounds < 40:
+        seen = len(event_log.events(what="end"))
+        redis_client.script_flush()
+        if rounds % 3 == 0:
+            redis_client.client_kill_filter(_type="normal", skipme=True)
+        rounds += 1
+        eventually(lambda seen=seen: len(event_log.events(what="end")) > seen, timeout=60)
+    settled(balanced, submitted=300, done=300, dead=0)
+    ends = Counter(each["text"] for each in event_log.events(what="end"))
+    assert len(ends) == 300
+    assert rounds > 3
+    assert all(each.is_running for each in workers)
+
+
+def test_a_frozen_workers_late_report_changes_nothing(fair, worker, balanced, event_log):
+    fair.slow.lru_delay("a", "t", 0.5)
+    first = worker(concurrency=1, env=QUICK, pool="solo")
+    event_log.wait_for(1, what="start")
+    with frozen(first.pid):
+        worker(concurrency=1, env=QUICK)
+        event_log.wait_for(1, what="end")
+        settled(balanced, submitted=1, done=1)
+    event_log.wait_for(2, what="end")
+    settled(balanced, submitted=1, done=1)
+    first.wait_for_log("reports_too_late")
+
+
+def test_map_starmap_and_chunks_are_celerys_own_tasks(fair, worker, balanced):
+    worker(concurrency=1)
+    assert fair.add.starmap([(1, 1), (2, 2)]).apply_async().get(timeout=60) == [2, 4]
+    assert fair.add.chunks([(1, 1), (2, 2)], 1).apply_async().get(timeout=60) == [[2], [4]]
+    assert balanced(submitted=0)
