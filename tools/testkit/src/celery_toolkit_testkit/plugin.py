@@ -90,10 +90,12 @@ def event_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EventLog:
 
 
 @pytest.fixture
-def celery_environment(redis_url: str, event_log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Broker and result backend on the private server, by the environment, for this process and those it starts."""
-    monkeypatch.setenv("CELERY_BROKER_URL", redis_url)
-    monkeypatch.setenv("CELERY_RESULT_BACKEND", redis_url)
+def celery_environment(
+    redis_server: LocalServer, redis_url: str, event_log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Broker and result backend on the emptied private server, by the environment, here and in what is started here."""
+    monkeypatch.setenv("CELERY_BROKER_URL", redis_server.url)
+    monkeypatch.setenv("CELERY_RESULT_BACKEND", redis_server.url)
     monkeypatch.setenv("C_FORCE_ROOT", "1")
 
 
@@ -147,7 +149,10 @@ def tcp_proxy(request: pytest.FixtureRequest) -> Iterator[Callable[..., TcpProxy
     proxies: list[TcpProxy] = []
 
     def start(url: str | None = None) -> TcpProxy:
-        proxy = TcpProxy(url or request.getfixturevalue("redis_url"))
+        if url is None:
+            request.getfixturevalue("redis_url")  # empties it; the way that URL takes may not be one of host and port
+            url = request.getfixturevalue("redis_server").url
+        proxy = TcpProxy(url)
         proxy.start()
         proxies.append(proxy)
         return proxy
