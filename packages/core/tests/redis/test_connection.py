@@ -92,6 +92,16 @@ def test_a_connection_that_the_server_cut_is_made_again_unnoticed():
         ping(client)
 
 
+def test_a_lost_reply_is_asked_for_once_more(redis_url):
+    with TcpProxy(redis_url) as proxy:
+        client = connect(proxy.url)
+        ping(client)
+        proxy.lose_reply("PING")
+        ping(client)
+        assert not proxy.fault_pending
+        assert proxy.commands["PING"] == 3
+
+
 def test_urls_choose_the_database_and_the_socket():
     with LocalServer(unix_socket=True) as server:
         connect(f"{server.socket_url}?db=3").set("k", "three")

@@ -342,6 +342,13 @@ def test_the_self_of_a_bound_task_is_no_argument():
         bound_arguments(FakeTask(), (), {})
 
 
+def test_a_method_and_its_function_are_told_apart():
+    task = FakeTask()
+    assert bound_arguments(task.run, (7,), {}) == {"customer": 7, "amount": 1}
+    assert bound_arguments(FakeTask.run, (task, 7), {}) == {"self": task, "customer": 7, "amount": 1}
+    assert bound_arguments(task.run, (7,), {}) == {"customer": 7, "amount": 1}
+
+
 def test_callables_without_a_signature_keep_what_they_were_given():
     class Silent:
         __signature__ = "none"

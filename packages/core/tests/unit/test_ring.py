@@ -218,6 +218,12 @@ def test_first_and_last_point_of_the_space():
         assert fixed.get("any") == node
 
 
+def test_a_single_hash_that_moves_is_counted():
+    before = HashRing(["a", "b"], virtual_nodes=1, points=lambda node, _: {"a": [5], "b": [6]}[node])
+    assert before.moves(before.without_node("b")) == {("b", "a"): 2**-64}
+    assert before.moves(before.without_node("a")) == {("a", "b"): 1 - 2**-64}
+
+
 def test_where_two_nodes_meet_in_a_point_the_smaller_name_wins_in_any_order():
     for order in (["a", "b"], ["b", "a"]):
         assert HashRing(order, virtual_nodes=1, points=lambda *_: [7]).get("x") == "a"

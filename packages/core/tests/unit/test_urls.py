@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ssl
+import traceback
 
 import pytest
 from hypothesis import given
@@ -67,7 +68,7 @@ def test_options_are_kept_as_text_for_later():
         ("redis://[::1", "check host and port"),
         ("redis://:s3#cret@h:1", "write special characters of the password as %XX"),
         ("redis://:s3/cret@h:1", "write special characters of the password as %XX"),
-        ("redis://h:1/0#s3cret", "write # as %23"),
+        ("redis://h:1/0#part", "write # as %23"),
         ("redis://h/zero", "database number"),
         ("redis://h/-1", "database number"),
         ("redis://h/1/2", "database number"),
@@ -81,8 +82,7 @@ def test_odd_urls_are_refused_without_showing_the_password(url, remedy):
         parse("ranch_redis_url", url)
     assert caught.value.parameter == "ranch_redis_url"
     assert remedy in str(caught.value)
-    assert "cret@" not in str(caught.value)
-    assert caught.value.__cause__ is None
+    assert "s3" not in "".join(traceback.format_exception(caught.value))
 
 
 @pytest.mark.parametrize(
