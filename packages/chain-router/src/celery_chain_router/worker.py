@@ -9,6 +9,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from celery.signals import task_received, worker_shutting_down
+from celery.utils.nodenames import worker_direct
 from celery.worker import state
 
 from celery_toolkit_core.celery.worker import WorkerStep, install, refuse_both
@@ -57,7 +58,7 @@ def enter(worker: Any, router: ChainRouter) -> None:
     if sharing is None:
         # Nothing to join: a worker that was registered by hand still finds its queue without -Q.
         if names and names[0] in router.ring:
-            _consume(worker.app, names[0])
+            _consume(worker, names[0])
         return
     presence = Presence(
         sharing.membership,
@@ -72,7 +73,7 @@ def enter(worker: Any, router: ChainRouter) -> None:
             raise
         presence.claim(names[0])
     sharing.refresh()
-    _consume(worker.app, presence.name)
+    _consume(worker, presence.name)
     worker.chain_router_presence = presence
     install(worker.app, RingStep)
 
@@ -102,9 +103,20 @@ def _weight(app: Any) -> float:
         raise InvalidParameter("CHAIN_ROUTER_WEIGHT", given, "give a number above 0, up to 100") from error
 
 
-def _consume(app: Any, name: str) -> None:
+def _consume(worker: Any, name: str) -> None:
+    """Let the worker consume the queue of its name beside what it consumes anyhow."""
+    app = worker.app
     queues = app.amqp.queues
-    queues.select_add(queues[name] if name in queues or queues.create_missing else queues.new_missing(name))
+    own = queues[name] if name in queues or queues.create_missing else queues.new_missing(name)
+    if queues._consume_from is None:
+        # Without -Q, Celery 5.5 consumes after a reconnect every queue it has heard of, and by routing it hears of the
+        # other workers' queues: the selection is made explicit.
+        usual = {queue if isinstance(queue, str) else queue.name for queue in app.conf.task_queues or ()}
+        usual = usual or {app.conf.task_default_queue}
+        if app.conf.worker_direct:
+            usual.add(worker_direct(worker.hostname).name)
+        queues.select([queue for queue in queues.consume_from if queue in usual])
+    queues.select_add(own)
 
 
 def _companions(app: Any, name: str) -> list[str]:

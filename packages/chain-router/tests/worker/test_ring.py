@@ -142,6 +142,23 @@ def test_chain_steps_chord_bodies_and_links_go_to_the_owners_of_their_keys(ring_
     assert all(event["worker"] == ring_app.router.get_worker_for_key(event["key"]) for event in done)
 
 
+def test_after_a_reconnect_a_worker_consumes_its_own_queue_and_no_others(ring_app, start, event_log, redis_client):
+    """Celery 5.5 takes up every queue it has heard of meanwhile, and by routing a worker hears of the others'."""
+    one, _ = start("a", "b")
+    follow(ring_app, "a", "b")
+    chain(*[ring_app.work.si(number, KEYS[number]) for number in range(10)]).delay()
+    event_log.wait_for(10, kind="done")
+    redis_client.client_kill_filter(_type="normal", skipme=True)
+    one.wait_for_log("Connected to", count=2)
+    inspect = ring_app.app.control.inspect(destination=["a@test"], timeout=2)
+
+    def consumed():
+        answers = inspect.active_queues() or {}
+        return {queue["name"] for queues in answers.values() for queue in queues}
+
+    assert eventually(consumed) == {"a", "celery"}
+
+
 def test_a_second_worker_of_a_living_name_is_refused(ring_app, start, celery_worker_process, members):
     [one] = start("a")
     second = celery_worker_process("ring_app", name="a", pool="threads", wait=False)
