@@ -6,10 +6,12 @@ import atexit
 import logging
 import os
 import threading
+import time
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
-from celery_toolkit_core.errors import ToolkitError
+from celery_toolkit_core.connection import DRIVER_ERRORS
 from celery_toolkit_core.log import event
 
 if TYPE_CHECKING:
@@ -19,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds without work after which the thread ends.
 IDLE = 5.0
+#: Seconds in which confirmations gather for one round trip, and how many go into one; short beside a reservation.
+GATHER, BATCH = 0.02, 500
 #: Seconds that a process gives the thread at its own end.
 AT_EXIT = 2.0
 
@@ -43,24 +47,40 @@ def confirm_soon(store: Store, lock: str, task_id: str) -> None:
 
 def _work() -> None:
     global _thread
-    while True:
+    ending = False
+    while not ending:
         try:
-            job = _todo.get(timeout=IDLE)
+            jobs = [_todo.get(timeout=IDLE)]
         except Empty:
             with _guard:
                 if _todo.empty():
                     _thread = None
                     return
             continue
-        if job is None:
-            return
-        store, lock, task_id = job
-        try:
-            store.run("confirm", [lock], [task_id])
-        except ToolkitError as error:
-            event(logger, logging.WARNING, "confirmation_failed", task_id=task_id, error=str(error))
-        except Exception:  # the thread serves all callers and must outlive one odd answer
-            logger.exception("confirmation of task %s failed", task_id)
+        if jobs[0] is not None:
+            time.sleep(GATHER)
+        with suppress(Empty):
+            while len(jobs) < BATCH:
+                jobs.append(_todo.get_nowait())
+        ending = None in jobs
+        by_store: dict[Store, list[tuple[str, str]]] = {}
+        for job in jobs:
+            if job is not None:
+                by_store.setdefault(job[0], []).append(job[1:])
+        for store, locks in by_store.items():
+            _confirm(store, locks)
+
+
+def _confirm(store: Store, locks: list[tuple[str, str]]) -> None:
+    try:
+        with store.client.pipeline(transaction=False) as pipeline:
+            for lock, task_id in locks:
+                store.run("confirm", [lock], [task_id], client=pipeline)
+            pipeline.execute()
+    except DRIVER_ERRORS as error:
+        event(logger, logging.WARNING, "confirmation_failed", locks=len(locks), error=str(error))
+    except Exception:  # the thread serves all callers and must outlive one odd answer
+        logger.exception("%d confirmations failed", len(locks))
 
 
 def _finish() -> None:

@@ -1,0 +1,215 @@
+"""The bench of heimdall: what a lock and a limit cost, and how exactly a limit is kept with real workers.
+
+With ``CELERY_HEIMDALL_10=<a Python that has celery-heimdall 1.0 and celery[redis]>`` in the environment, that
+package is measured in the same run.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+from celery import Celery
+from measure import Operation, Table, judged, ratios, round_trips
+
+from celery_heimdall import Concurrency, HeimdallTask, RateLimit
+from celery_heimdall.admission import Claim
+from celery_heimdall.calls import Call
+from celery_toolkit_core.connection import connect
+from celery_toolkit_core.local_server import LocalServer
+from celery_toolkit_testkit import EventLog, TcpProxy
+from celery_toolkit_testkit.events import PATH_VARIABLE
+from celery_toolkit_testkit.worker import WorkerProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROUNDS = 600
+#: From `heimdall.md`, section 6.
+MOST_FREE, MOST_DUPLICATE, MOST_DECISION = 1.35, 0.5, 1.5
+TASKS, WORKERS, PROCESSES = 200, 4, 4
+IDEAL = 19.0
+
+LIMITED = """
+from celery import Celery
+from celery_heimdall import HeimdallTask
+from celery_toolkit_testkit import log_event
+app = Celery("limited")
+@app.task(base=HeimdallTask, heimdall={"times": 10, "per": 1}, name="limited", ignore_result=True, bind=True)
+def limited(self, number):
+    log_event(number=number, stamp=self.request.heimdall_claim.stamp, retries=self.request.retries)
+"""
+
+#: Runs under the other Python, whose package has our import name. Prints the two ratios.
+THEIRS = """
+import statistics, sys, time
+from celery import Celery
+from celery_heimdall import HeimdallTask
+app = Celery("bench", broker=sys.argv[1], backend=sys.argv[1])
+app.conf.task_ignore_result = True
+plain = app.task(name="plain")(eval("lambda n: None").__class__((lambda n: None).__code__, {}, "plain"))
+unique = app.task(name="unique", base=HeimdallTask, heimdall={"unique": True})(
+    eval("lambda n: None").__class__((lambda n: None).__code__, {}, "unique"))
+def span(call):
+    start = time.perf_counter_ns(); call(); return time.perf_counter_ns() - start
+a, b, c = [], [], []
+unique.delay(-1); plain.delay(-1)
+for n in range(300):
+    a.append(span(lambda: plain.delay(n)))
+    b.append(span(lambda: unique.delay(n)))
+for n in range(15):
+    c.append(span(lambda: unique.delay(-1)))
+m = statistics.median
+print(m(b) / m(a), m(c) / m(a))
+"""
+
+
+def tables() -> Iterator[Table]:
+    """All tables of heimdall."""
+    with LocalServer() as server:
+        yield _submitting(server.url)
+        yield _deciding(server.url)
+        yield _keeping(server.url)
+
+
+def _app(broker: str, ours: str) -> dict[str, Any]:
+    app = Celery("bench", broker=broker, set_as_current=False)
+    app.conf.update(task_ignore_result=True, heimdall_redis_url=ours)
+
+    def body(number: int) -> None:
+        """A task with a key."""
+
+    unique = {"unique": True}
+    tasks = {
+        "plain": app.task(name="plain", shared=False)(body),
+        "unique": app.task(name="unique", shared=False, base=HeimdallTask, heimdall=unique)(body),
+        "limited": app.task(name="limited", shared=False, base=HeimdallTask, limits=[RateLimit("1000000/h")])(body),
+        "full": app.task(name="full", shared=False, base=HeimdallTask, limits=[Concurrency(1)])(body),
+    }
+    app.finalize()
+    return tasks
+
+
+def _submitting(url: str) -> Table:
+    table = Table(
+        "heimdall: `delay()` of a unique task, ratio to a plain one",
+        ["call", "ratio", "target", "added round trips", "target", "celery-heimdall 1.0"],
+        "Round trips in the caller's way, on the wire to our Redis, here another connection than the broker's; the "
+        "confirmation of a published message is one more, from a thread, and is part of the ratio.",
+    )
+    theirs = ["not measured", "not measured"]
+    if other := os.environ.get("CELERY_HEIMDALL_10"):
+        done = subprocess.run([other, "-c", THEIRS, url], capture_output=True, check=True, timeout=300, text=True)
+        theirs = [f"{float(word):.2f}" for word in done.stdout.split()]
+    connect(url).flushall()
+    tasks = _app(url, url)
+    free = Operation("free", lambda n: tasks["unique"].delay(n))
+    duplicate = Operation("duplicate", lambda _: tasks["unique"].delay(-1))
+    duplicate.call(0)
+    tasks["plain"].delay(0)
+    found = ratios(lambda n: tasks["plain"].delay(n), [free, duplicate], rounds=ROUNDS)
+    connect(url).flushall()
+    with TcpProxy(url) as proxy, patch("celery_heimdall.unique.confirm_soon"):
+        counted = _app(url, proxy.url)
+        trips = [
+            round_trips(proxy, Operation("free", lambda n: counted["unique"].delay(time.monotonic_ns()))),
+            round_trips(proxy, Operation("duplicate", lambda _: counted["unique"].delay(-1))),
+        ]
+    rows = (("free", "on a free key", MOST_FREE), ("duplicate", "duplicate", MOST_DUPLICATE))
+    for (name, label, most), trip, other in zip(rows, trips, theirs, strict=True):
+        table.add(label, *judged(found[name], most), *judged(trip, 1, "{:g}"), other)
+    return table
+
+
+def _deciding(url: str) -> Table:
+    table = Table(
+        "heimdall: the scripts of the worker",
+        ["script", "round trips", "target", "x PING", "target"],
+        "Of a connection over the loopback. A unique task takes two, one when it is received and one after its end.",
+    )
+
+    def claim(task: Any, number: int) -> Claim:
+        return Claim(task, Call(task, (number,)), None, f"id-{number}", 0, f"id-{number}/1")
+
+    def enter(task: Any, number: int) -> Any:
+        # `later` stays False: the limits are decided now.
+        options = {"woken": False, "queue": "celery", "later": False, "join": False, "holder": ""}
+        return claim(task, number).enter(message=b"x" * 500, **options)
+
+    def operations(tasks: dict[str, Any]) -> list[Operation]:
+        unique, limited, full = tasks["unique"], tasks["limited"], tasks["full"]
+        enter(full, 10**6)
+        return [
+            Operation("unique task: enter", lambda n: enter(unique, n)),
+            Operation(
+                "unique task: finish",
+                lambda n: claim(unique, n).finish("success", comes_back=False),
+                lambda n: enter(unique, n),
+            ),
+            Operation("limit, free: enter", lambda n: enter(limited, n)),
+            Operation(
+                "limit, free: start of the body", lambda n: claim(limited, n).start(), lambda n: enter(limited, n)
+            ),
+            Operation("limit, full: enter and park", lambda n: enter(full, n)),
+        ]
+
+    connect(url).flushall()
+    with TcpProxy(url) as proxy:
+        trips = {each.name: round_trips(proxy, each) for each in operations(_app(url, proxy.url))}
+    connect(url).flushall()
+    tasks = _app(url, url)
+    client = tasks["unique"].heimdall_store.client
+    found = ratios(lambda _: client.ping(), operations(tasks), rounds=200)
+    for name, trip in trips.items():
+        table.add(name, *judged(trip, 1, "{:g}"), *judged(found[name], MOST_DECISION))
+    return table
+
+
+def _keeping(url: str) -> Table:
+    table = Table(
+        f"heimdall: {TASKS} tasks at 10 per 1 s, {WORKERS} workers x {PROCESSES}, 5 ms latency each way",
+        ["what", "figure", "target"],
+        "Starts by the clock of Redis, from the stamps of the limit.",
+    )
+    connect(url).flushall()
+    with tempfile.TemporaryDirectory() as folder, TcpProxy(url) as proxy:
+        (Path(folder) / "limited.py").write_text(LIMITED)
+        log = EventLog(Path(folder) / "events")
+        proxy.latency = 0.005
+        environment = {
+            "CELERY_BROKER_URL": url,
+            "CELERY_RESULT_BACKEND": proxy.url,
+            PATH_VARIABLE: str(log.path),
+            "C_FORCE_ROOT": "1",
+        }
+        os.environ.update(environment)
+        workers = [
+            WorkerProcess("limited", Path(folder) / f"{n}.log", name=f"w{n}", concurrency=PROCESSES, path=[folder])
+            for n in range(WORKERS)
+        ]
+        try:
+            for worker in workers:
+                worker.wait_ready()
+            sys.path.insert(0, folder)
+            from limited import limited  # type: ignore[import-not-found]  # written above
+
+            for number in range(TASKS):
+                limited.delay(number)
+            events = log.wait_for(TASKS, timeout=120)
+        finally:
+            for worker in workers:
+                worker.destroy()
+        parkings = sum(worker.log().count("task_parked") for worker in workers)
+    stamps = sorted(event["stamp"] / 1e6 for event in events)
+    densest = max(sum(begin <= other <= begin + 1 for other in stamps) for begin in stamps)
+    table.add("most starts in any second", *judged(densest, 10, "{:g}"))
+    table.add("seconds from the first start to the last", *judged(stamps[-1] - stamps[0], IDEAL * 1.1, "{:.1f}"))
+    table.add("parkings per task", *judged(parkings / TASKS, 1.05))
+    table.add("retries", *judged(max(event["retries"] for event in events), 0, "{:g}"))
+    return table
