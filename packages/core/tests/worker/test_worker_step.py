@@ -99,7 +99,8 @@ def test_a_warm_shutdown_holds_the_lease_until_the_body_has_finished(
     for each in (task, waiting):
         assert not leases.inspect(each.id).holders
     ((outcome),) = [event["outcome"] for event in event_log.events(ended=waiting.id)]
-    assert outcome == "requeued"
+    # Celery 5.5 lets its thread pool run what it has; else it goes back to the broker.
+    assert outcome in (("requeued",) if pool == "prefork" else ("requeued", "success"))
     (finished,) = event_log.events(step="finished")
     assert finished["at"] > event_log.events(ended=task.id)[0]["at"]
 
