@@ -59,8 +59,8 @@ smoke: build ## Install each wheel alone with core in a clean environment and ru
 bench: sync ## Measure: Redis round trips first, then ratios to plain Celery in the same run
 	$(PYTHON) tools/bench/run.py $(ARGS)
 
-docs: sync ## Build the documentation site into site/, strictly
-	@$(UV) run --frozen --no-sync --group docs mkdocs build --strict --quiet --config-file .mkdocs.yml
+docs: ## Build the documentation site into site/, strictly
+	@$(UV) run --frozen --isolated --only-group docs mkdocs build --strict --quiet --config-file .mkdocs.yml
 
 clean: ## Remove what the targets above have made
 	rm -rf .venv .tools .cache .demo dist site
