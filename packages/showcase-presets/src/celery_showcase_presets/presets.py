@@ -159,5 +159,5 @@ def _with_preset_route(routes: Any) -> list[Any]:
 
 
 # Each of these checks its own settings when a worker starts.
-_OF_THE_PIECES = ("chain_router_", "heimdall_", "ranch_", "toolkit_")
+_OF_THE_PIECES = ("chain_router_", "heimdall_", "ranch_", "showcase_", "toolkit_")
 _SETTINGS = frozenset(dict(flatten(_KNOWN)))

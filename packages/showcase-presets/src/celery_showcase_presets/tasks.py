@@ -5,17 +5,17 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from celery import Task
 from celery.utils.log import get_task_logger
 
+from celery_toolkit_core.celery.deliveries import GatedTask
 from celery_toolkit_core.errors import InvalidParameter
 from celery_toolkit_core.log import event
 from celery_toolkit_core.parameters import count, positive
 
+from .dead_letters import gate_of
+
 if TYPE_CHECKING:
-    _Task = Task[Any, Any]
-else:
-    _Task = Task
+    from celery_toolkit_core.celery.deliveries import Gate
 
 __all__ = ["HeavyBase", "HeavyTask", "LightTask", "Pool"]
 
@@ -40,7 +40,7 @@ def _check_options(cls: type[PresetTask]) -> None:
             raise InvalidParameter("soft_time_limit", soft, f"stay below time_limit, which is {hard}")
 
 
-class PresetTask(_Task):
+class PresetTask(GatedTask):
     """What both bases share: retries with backoff, late acknowledgement, one log event for each end."""
 
     abstract = True
@@ -60,6 +60,11 @@ class PresetTask(_Task):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         _check_options(cls)
+
+    def gates(self, consumer: Any) -> list[Gate]:
+        """Those of other bases, and one that sees a task die."""
+        own = gate_of(consumer.app)
+        return [*super().gates(consumer), *([own] if own else [])]
 
     def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
         """Log ``task_done`` at DEBUG."""

@@ -46,6 +46,7 @@ def make(role: str, place: Place) -> Celery:
         broker_transport_options=prefixed,
         result_backend_transport_options=prefixed,
         task_routes=routes,
+        showcase_prefix=f"{place.prefix}showcase",
         heimdall_namespace=f"{place.prefix}heimdall",
         ranch_redis_prefix=f"{place.prefix}ranch",
         chain_router_prefix=f"{place.prefix}chain-router",

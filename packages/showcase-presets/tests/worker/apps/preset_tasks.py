@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 
 from celery import shared_task
@@ -23,6 +25,17 @@ def stubborn(self, failures):
     if self.request.retries < failures:
         raise ConnectionError("not yet")
     return self.request.retries
+
+
+@shared_task(base=HeavyTask, name="heavy.killer")
+def killer():
+    log_event(what="kill")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@shared_task(base=HeavyTask, name="heavy.endless", soft_time_limit=None, time_limit=1)
+def endless():
+    time.sleep(60)
 
 
 @shared_task(base=HeavyTask, name="heavy.render")

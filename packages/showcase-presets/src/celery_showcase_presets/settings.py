@@ -1,0 +1,30 @@
+"""The settings ``showcase_*`` of an application, read when they are first needed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from celery_toolkit_core.parameters import count, flag, seconds, text
+from celery_toolkit_core.settings import setting
+
+PREFIX = "showcase"
+
+
+@dataclass(frozen=True, slots=True)
+class ShowcaseSettings:
+    """The settings, each with its default; times are seconds.
+
+    Attributes:
+        redis_url: The Redis that keeps dead letters; by default ``toolkit_redis_url``, the result backend or the
+            broker, the first that is a Redis.
+        prefix: Beginning of our keys there.
+        dead_letters: Whether tasks of our bases leave a letter when they have failed for good.
+        dead_letters_most: How many letters are kept; the oldest go first.
+        dead_letters_keep: How long a letter is kept.
+    """
+
+    redis_url: str | None = setting(None, text)
+    prefix: str = setting("showcase", text)
+    dead_letters: bool = setting(True, flag)
+    dead_letters_most: int = setting(10_000, count)
+    dead_letters_keep: float = setting(30 * 86400.0, seconds)
