@@ -24,9 +24,8 @@ def ring_app(celery_app_module):
 @pytest.fixture
 def start(celery_worker_process):
     def start(*names: str, **options):
-        workers = [
-            celery_worker_process("ring_app", name=name, pool="threads", wait=False, **options) for name in names
-        ]
+        options = {"pool": "threads", "wait": False, **options}
+        workers = [celery_worker_process("ring_app", name=name, **options) for name in names]
         for worker in workers:
             worker.wait_ready()
         return workers
@@ -188,6 +187,24 @@ def test_a_slot_by_environment_and_a_weight(ring_app, start, members):
     assert members() == {"shop-0"}
     follow(ring_app, "shop-0")
     assert ring_app.router.ring.weights == {"shop-0": 2}
+
+
+def test_signs_of_life_go_on_while_a_body_runs_in_every_pool(ring_app, start, members, event_log):
+    pools = {"a": "prefork", "b": "solo", "c": "gevent"}
+    options = {"concurrency": 1, "env": {"LEASE": "4"}}
+    workers = [start(name, pool=pool, **options)[0] for name, pool in pools.items()]
+    for number, name in enumerate(pools):
+        ring_app.work.apply_async((number, "k"), {"seconds": 7}, queue=name)
+
+    def done():
+        assert members() == set(pools)
+        return len(event_log.events(kind="done")) == len(pools)
+
+    deadline = time.monotonic() + 60
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert not any("chain_router_rejoined" in worker.log() for worker in workers)
 
 
 def test_a_worker_for_other_queues_stays_off_the_ring(ring_app, start, members):
