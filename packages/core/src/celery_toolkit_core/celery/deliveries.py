@@ -8,17 +8,15 @@ ends. Both meet in the `Delivery`. The picture is in ``docs/design/worker.md``.
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
-from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from celery import Task, signals
 from celery.exceptions import InvalidTaskError
-from celery.utils.time import maybe_iso8601, maybe_make_aware
 from kombu.exceptions import ContentDisallowed, DecodeError
 
+from .gates import CONTROL, TURN, Follower, Gate
 from .messages import StoredMessage
-from .outcomes import Outcome, followed
+from .outcomes import Answer, Outcome, followed, is_past
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,11 +24,9 @@ if TYPE_CHECKING:
     from celery import Celery
     from kombu.message import Message
 
-logger = logging.getLogger(__name__)
+__all__ = ["CONTROL", "TURN", "Delivery", "Follower", "Gate", "GatedTask", "Outcome", "open_deliveries"]
 
-#: Ranks of gates, in the order in which controls apply: whose turn it is, then whether it may run now.
-TURN = 10
-CONTROL = 20
+logger = logging.getLogger(__name__)
 
 #: Seconds for which a message is kept before it is given back to the broker when a gate has failed. It bounds how fast
 #: a lasting fault (Redis away) can go round: at most the prefetch count per this many seconds.
@@ -45,38 +41,7 @@ _open: set[Delivery] = set()
 
 def open_deliveries() -> tuple[Delivery, ...]:
     """The deliveries that have neither ended nor been handed back in this process."""
-    return tuple(_open)
-
-
-class Follower:
-    """Is told of the life of a delivery; every method does nothing by default.
-
-    The calls come in the main process, from the event loop or from a thread of the pool, so they must not block for
-    long. What they raise is logged and goes no further.
-    """
-
-    def accepted(self, delivery: Delivery, pid: int) -> None:
-        """The body starts in the process `pid`; with early acknowledgement the message is not acknowledged yet."""
-
-    def ended(self, delivery: Delivery, outcome: Outcome) -> None:
-        """The delivery has ended; told exactly once, unless `handed_back` is."""
-
-    def handed_back(self, delivery: Delivery) -> None:
-        """A gate took the message from the worker without its having run; it is about to be acknowledged."""
-
-
-class Gate:
-    """Stands between the received message and Celery's own strategy."""
-
-    #: `TURN` or `CONTROL`; lower ranks see the message first.
-    rank: ClassVar[int]
-
-    def __call__(self, delivery: Delivery, proceed: Callable[[], None]) -> None:
-        """Call `proceed` once, or take the message and call ``delivery.hand_back()``.
-
-        A gate that raises, or does neither, does not lose the message: it goes back to the broker after `RETURN_DELAY`.
-        """
-        raise NotImplementedError
+    return tuple(_open.copy())  # copied in one step: other threads end deliveries meanwhile
 
 
 class Delivery:
@@ -166,12 +131,12 @@ class Delivery:
     @property
     def ack(self) -> Callable[..., Any]:
         """Acknowledges what the broker delivered, and notes the end where Celery has no request for it yet."""
-        return _Answer(self._ack, self._acknowledged)
+        return Answer(self._ack, self._acknowledged)
 
     @property
     def reject(self) -> Callable[..., Any]:
         """Rejects what the broker delivered, and notes the end where Celery has no request for it yet."""
-        return _Answer(self._reject, self._rejected)
+        return Answer(self._reject, self._rejected)
 
     def follow(self, follower: Follower) -> None:
         """Tell `follower` of everything that happens from now on; followers are told in the order of their coming."""
@@ -265,7 +230,7 @@ class Delivery:
         # Once there is a request, its own hooks tell the end. Before that Celery acknowledges only what it has found
         # revoked or expired.
         if self.request is None and self in _open:
-            self.end("expired" if _is_past(self.message.headers.get("expires"), self.consumer.app) else "revoked")
+            self.end("expired" if is_past(self.message.headers.get("expires"), self.consumer.app) else "revoked")
 
     def _rejected(self, _logger: Any, _errors: Any, requeue: bool = False) -> None:
         if self.request is None:
@@ -365,24 +330,6 @@ def _end_all(**_: Any) -> None:
     end_all()
 
 
-class _Answer:
-    """An acknowledgement or rejection that is noticed; in all else the promise that Celery made."""
-
-    __slots__ = ("_notice", "_promise")
-
-    def __init__(self, promise: Callable[..., Any], notice: Callable[..., None]) -> None:
-        self._promise = promise
-        self._notice = notice
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        answer = self._promise(*args, **kwargs)
-        self._notice(*args, **kwargs)
-        return answer
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._promise, name)
-
-
 @signals.task_received.connect(weak=False, dispatch_uid=_KEY)
 def _bind(request: Any = None, **_: Any) -> None:
     delivery = Delivery.of(request._message)
@@ -390,11 +337,3 @@ def _bind(request: Any = None, **_: Any) -> None:
         delivery.request = request
         request._delivery = delivery
         request.__class__ = followed(type(request))
-
-
-def _is_past(expires: Any, app: Celery) -> bool:
-    """Whether a message's ``expires`` header lies in the past, read as Celery's request reads it."""
-    with suppress(AttributeError, TypeError, ValueError):
-        moment = maybe_iso8601(expires)
-        return moment is not None and datetime.now(timezone.utc) > maybe_make_aware(moment, app.timezone)
-    return False

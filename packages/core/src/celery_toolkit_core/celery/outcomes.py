@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from contextlib import suppress
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, Literal
 
 from billiard.einfo import ExceptionWithTraceback  # type: ignore[attr-defined]  # not in the stubs
 from celery.exceptions import Ignore, Reject, Retry, Terminated, TimeLimitExceeded, WorkerLostError
+from celery.utils.time import maybe_iso8601, maybe_make_aware
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from celery import Celery
 
 #: How a delivery ended.
 #:
@@ -123,3 +131,29 @@ def _outcome_of(error: BaseException) -> Outcome:
         if isinstance(error, kinds):
             return outcome
     return "failure"
+
+
+def is_past(expires: Any, app: Celery) -> bool:
+    """Whether a message's ``expires`` header lies in the past, read as Celery's request reads it."""
+    with suppress(AttributeError, TypeError, ValueError):
+        moment = maybe_iso8601(expires)
+        return moment is not None and datetime.now(timezone.utc) > maybe_make_aware(moment, app.timezone)
+    return False
+
+
+class Answer:
+    """An acknowledgement or rejection that is noticed; in all else the promise that Celery made."""
+
+    __slots__ = ("_notice", "_promise")
+
+    def __init__(self, promise: Callable[..., Any], notice: Callable[..., None]) -> None:
+        self._promise = promise
+        self._notice = notice
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        answer = self._promise(*args, **kwargs)
+        self._notice(*args, **kwargs)
+        return answer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._promise, name)
