@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from .mark import Mark
 
@@ -21,12 +21,22 @@ def chosen_in(options: Mapping[str, Any]) -> str:
     return _BY_EXCHANGE if options.get("exchange") or options.get("routing_key") else ""
 
 
-def is_origin(mark: Mark | None, chosen: str, options: Mapping[str, Any], task: Any) -> bool:
-    """Whether the destination is where the router itself had sent the message of this mark: so does ``retry``."""
+def is_origin(
+    mark: Mark | None, chosen: str, options: Mapping[str, Any], task: Any, companions: Sequence[str] = ()
+) -> bool:
+    """Whether the destination is where the router itself had sent the message of this mark: so does ``retry``.
+
+    Args:
+        mark: The mark among the headers.
+        chosen: What `chosen_in` said.
+        options: The options of the call.
+        task: The task, where it is known.
+        companions: Endings of further queues of that worker; another package may have taken the message there.
+    """
     if mark is None or mark.key is None:
         return False
     if chosen != _BY_EXCHANGE:
-        return chosen == mark.queue
+        return chosen == mark.queue or chosen in [mark.queue + ending for ending in companions]
     # The queue was declared with an exchange of its own: a retry then names that exchange instead of the queue.
     queue = None if task is None else task.app.amqp.queues.get(mark.queue)
     exchange = options.get("exchange")

@@ -279,7 +279,8 @@ class ChainRouter:
         chosen = chosen_in(options)
         ring = self.ring
         if chosen:
-            if not is_origin(Mark.read(headers), chosen, options, task):
+            mark = Mark.read(headers)
+            if not is_origin(mark, chosen, options, task, self._companions(mark)):
                 if chosen in ring:
                     options["headers"] = {**(headers or {}), HEADER: Mark(chosen).header()}
                 return None
@@ -289,12 +290,16 @@ class ChainRouter:
         key = self._hash(name, args, kwargs, task)
         owner = ring.at(key)
         self._routed[owner] += 1
-        mark = Mark(owner, key, ring.fingerprint).header()
-        options["headers"] = {**headers, HEADER: mark} if headers else {HEADER: mark}
+        header = {HEADER: Mark(owner, key, ring.fingerprint).header()}
+        options["headers"] = {**headers, **header} if headers else header
         if owner not in self._declared and task is not None:
             declare(owner, task.app)
             self._declared.add(owner)
         return {"queue": owner}
+
+    def _companions(self, mark: Mark | None) -> tuple[str, ...]:
+        member = self._sharing.view.members.get(mark.queue) if self._sharing and mark else None
+        return member.companions if member else ()
 
     def _attach_quietly(self, task: Any) -> None:
         app = task.app if task is not None else get_current_app()

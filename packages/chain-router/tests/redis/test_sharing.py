@@ -97,6 +97,19 @@ def test_a_registered_worker_that_joins_is_leased(app, members):
     eventually(lambda: queue_of(app) and set(router.ring) == {"worker2"})
 
 
+def test_a_retry_out_of_a_companion_queue_goes_to_the_owner_of_today(app, members):
+    """Another package may have taken it to ``worker1.wake``; a queue that is none of the worker's own stays."""
+    members.join(["worker1"], "t1", Member("", "up", companions=(".wake",)).record())
+    task, route = app.tasks["order"], app.amqp.Router().route
+    headers = route({}, "order", ("c1",), {}, task)["headers"]
+    members.leave("worker1", "t1")
+    members.join(["worker2"], "t2", record())
+    eventually(lambda: queue_of(app) == "worker2")
+    for queue, expected in (("worker1.wake", "worker2"), ("worker1.other", "worker1.other")):
+        options = {"queue": queue, "headers": headers}
+        assert route(options, "order", ("c1",), {}, task)["queue"].name == expected
+
+
 def test_when_all_are_gone_their_queues_keep_the_calls(app, members):
     for number in (1, 2):
         members.join([f"worker{number}"], f"t{number}", record())
