@@ -51,17 +51,19 @@ def letters_machine(clock: Any, client: redis.Redis) -> type[RuleBasedStateMachi
             letter = self.find(name)
             return letter is not None and letter.token == token and letter.lease_ms > clock.ms
 
-        @rule(name=names, times=st.integers(1, 2))
-        def put(self, name: str, times: int) -> None:
-            self.puts += 1
-            self.model = [letter for letter in self.model if letter.name != name]
-            self.model.append(Letter(name, b"\x00\xff%d" % self.puts, clock.ms))
-            kept = [letter for letter in self.model if letter.at_ms >= clock.ms - KEEP_MS][-MOST:]
-            gone = len(self.model) - len(kept)
-            self.model = kept
-            letter = DeadLetter(name, "task", "reason", b"\x00\xff%d" % self.puts, {"traceback": "line\n\udc80"})
-            for _ in range(times):
-                assert self.letters.put(letter, token=f"put-{self.puts}") == gone
+        @rule(chosen=st.lists(names, min_size=1, max_size=6), times=st.integers(1, 2))
+        def put(self, chosen: list[str], times: int) -> None:
+            for name in chosen:
+                self.puts += 1
+                message = b"\x00\xff%d" % self.puts
+                self.model = [letter for letter in self.model if letter.name != name]
+                self.model.append(Letter(name, message, clock.ms))
+                kept = [letter for letter in self.model if letter.at_ms >= clock.ms - KEEP_MS][-MOST:]
+                gone = len(self.model) - len(kept)
+                self.model = kept
+                letter = DeadLetter(name, "task", "reason", message, {"traceback": "line\n\udc80"})
+                for _ in range(times):
+                    assert self.letters.put(letter, token=f"put-{self.puts}") == gone
 
         @rule(
             token=takers,
@@ -130,6 +132,11 @@ def letters_machine(clock: Any, client: redis.Redis) -> type[RuleBasedStateMachi
             kept = [letter for letter in self.model if age_ms and letter.at_ms >= clock.ms - age_ms]
             assert self.letters.purge_older(age_ms / 1000) == len(self.model) - len(kept)
             self.model = kept
+
+        @rule(token=takers)
+        def a_taker_dies(self, token: str) -> None:
+            self.take(token, [], 2, 0.5)
+            self.advance(500)
 
         @rule(ms=st.sampled_from([1, 500, 1000, 20_000, 60_000, 100_000]))
         def advance(self, ms: int) -> None:

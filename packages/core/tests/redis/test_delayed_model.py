@@ -54,15 +54,21 @@ def delayed_machine(clock: Any, client: redis.Redis) -> type[RuleBasedStateMachi
             batch = self.batches.get(token)
             return batch if batch is not None and batch.until_ms >= clock.ms else None
 
-        @rule(entry=entries, wait=waits, order=st.sampled_from([None, None, 1.5, 7.0]), times=st.integers(1, 2))
-        def put(self, entry: str, wait: float, order: float | None, times: int) -> None:
-            self.puts += 1
-            payload = b"\xff\x00payload %d" % self.puts
-            for _ in range(times):
-                place = self.delayed.put(entry, payload, delay=wait, order=order, token=f"put-{self.puts}")
-                assert place == (clock.us if order is None else order)
-            self.items[entry] = Item(payload, place, clock.ms + round(wait * 1000))
-            clock.advance(1)
+        @rule(
+            chosen=st.lists(entries, min_size=1, max_size=3),
+            wait=waits,
+            order=st.sampled_from([None, 1.5]),
+            times=st.integers(1, 2),
+        )
+        def put(self, chosen: list[str], wait: float, order: float | None, times: int) -> None:
+            for entry in chosen:
+                self.puts += 1
+                payload = b"\xff\x00payload %d" % self.puts
+                for _ in range(times):
+                    place = self.delayed.put(entry, payload, delay=wait, order=order, token=f"put-{self.puts}")
+                    assert place == (clock.us if order is None else order)
+                self.items[entry] = Item(payload, place, clock.ms + round(wait * 1000))
+                clock.advance(1)
 
         @rule(token=takers, count=st.integers(1, 5), lease=st.sampled_from([0.5, 20.0]), times=st.integers(1, 2))
         def take(self, token: str, count: int, lease: float, times: int) -> None:
@@ -154,6 +160,6 @@ def test_delayed_entries_behave_like_the_model(virtual_clock: Any, redis_client:
     run_state_machine_as_test(
         delayed_machine(virtual_clock, redis_client),
         settings=settings(
-            max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=30, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )

@@ -91,9 +91,12 @@ def leases_machine(clock: Any, client: redis.Redis) -> type[RuleBasedStateMachin
 
         @rule(name=names, off_us=st.sampled_from([-1000, 0, 1000]))
         def advance_to_an_end(self, name: str, off_us: int) -> None:
-            ends = self.model[name].live(clock.ms).values()
-            if ends:
-                clock.advance(max(0, min(ends) * 1000 + off_us - clock.us))
+            live = self.model[name].live(clock.ms)
+            if live:
+                token = min(live, key=lambda holder: live[holder])
+                clock.advance(max(0, live[token] * 1000 + off_us - clock.us))
+                self.renew([(name, token)], 500)
+                self.release(name, token, 2)
 
         @invariant()
         def same_holders(self) -> None:

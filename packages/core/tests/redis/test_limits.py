@@ -94,6 +94,15 @@ def test_all_or_nothing(redis_client: redis.Redis, keys: Any) -> None:
     assert limiter.peek([wide])[0].used == 0
 
 
+def test_a_token_that_was_released_is_charged_anew(redis_client: redis.Redis, keys: Any) -> None:
+    limiter, demands = Limiter(redis_client, keys), [RateLimit("5/h", name="api").demand()]
+    first = limiter.take(demands, token="t")
+    assert limiter.take(demands, token="t") == first
+    limiter.release(demands, token="t")
+    assert limiter.take(demands, token="t") != first
+    assert limiter.peek(demands)[0].used == 2
+
+
 def test_parts_count_apart(redis_client: redis.Redis, keys: Any) -> None:
     limiter, limit = Limiter(redis_client, keys), RateLimit("1/h", name="per-tenant")
     assert limiter.take([limit.demand("acme")], token="a")
