@@ -8,6 +8,7 @@ ends. Both meet in the `Delivery`. The picture is in ``docs/design/worker.md``.
 from __future__ import annotations
 
 import logging
+import re
 from typing import TYPE_CHECKING, Any
 
 from celery import Task, signals
@@ -31,6 +32,9 @@ logger = logging.getLogger(__name__)
 #: Seconds for which a message is kept before it is given back to the broker when a gate has failed. It bounds how fast
 #: a lasting fault (Redis away) can go round: at most the prefetch count per this many seconds.
 RETURN_DELAY = 1.0
+
+# In front of the routing key of what Celery's native delayed delivery has brought: 28 binary digits, one per level.
+_DELAY = re.compile(r"^(?:[01]\.){28}")
 
 _KEY = "_celery_toolkit_delivery"
 
@@ -118,15 +122,17 @@ class Delivery:
         """The queue that the message came from, as far as the message tells.
 
         With the default exchange that is the routing key. With another one it is the queue of this worker that has this
-        exchange and routing key, else again the routing key.
+        exchange and routing key, else again the routing key; where RabbitMQ delayed the message, the one it was meant
+        to have.
         """
         where = self.message.delivery_info or {}
-        exchange, routing_key = where.get("exchange") or "", where.get("routing_key") or ""
+        exchange, routing_key = where.get("exchange") or "", str(where.get("routing_key") or "")
+        meant = _DELAY.sub("", routing_key)
         if exchange:
             for queue in self.consumer.app.amqp.queues.consume_from.values():
-                if queue.exchange.name == exchange and queue.routing_key == routing_key:
+                if queue.routing_key == meant and (queue.exchange.name == exchange or meant != routing_key):
                     return str(queue.name)
-        return str(routing_key)
+        return meant
 
     @property
     def ack(self) -> Callable[..., Any]:
