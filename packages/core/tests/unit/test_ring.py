@@ -6,7 +6,6 @@ import pickle
 from hashlib import md5
 
 import pytest
-import uhashring
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -67,6 +66,7 @@ def _ketama_points(node: str, amount: int):
 
 @pytest.mark.parametrize("amount", [1, 3, 10])
 def test_ketama_as_uhashring_does_it(amount):
+    uhashring = pytest.importorskip("uhashring")
     nodes = [f"10.0.1.{number}:11211" for number in range(amount)]
     theirs = uhashring.HashRing(nodes=nodes, hash_fn="ketama")
     ours = HashRing(nodes, virtual_nodes=160, function=_ketama, points=_ketama_points)
