@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import redis
 
+from celery_toolkit_core.connection import connect
 from celery_toolkit_core.keys import KeySpace
 from celery_toolkit_core.limits import Limiter, RateLimit
 
@@ -25,7 +26,7 @@ def moment(client: redis.Redis) -> int:
 
 
 def hammer(url: str, how: str, times: int, per: float, lasting: float) -> list[int]:
-    client = redis.Redis.from_url(url)
+    client = connect(url)
     limiter, demand = Limiter(client, KeySpace("hammer")), RateLimit((times, per), name="api").demand()
     stamps = []
     end = moment(client) + lasting * 1e6

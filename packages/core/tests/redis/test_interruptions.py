@@ -16,6 +16,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from celery_toolkit_core.leases import Lease, Leases
+from celery_toolkit_core.local_server import LocalServer
 from celery_toolkit_testkit import eventually
 
 PROGRAM = Path(__file__).with_name("operations.py")
@@ -39,11 +40,12 @@ def forge() -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.fixture
-def kill(forge: subprocess.Popen[str], redis_url: str) -> Kill:
+def kill(forge: subprocess.Popen[str], redis_server: LocalServer, redis_url: str) -> Kill:
     """Runs an operation in a real process; True when it was killed, False when it came to its end before that."""
 
     def run(operation: str, data: Any, nth: int, moment: str) -> bool:
-        order = {"url": redis_url, "operation": operation, "data": data, "nth": nth, "moment": moment}
+        # By host and port, whichever way `redis_url` takes: the victims' connections are of a class of their own.
+        order = {"url": redis_server.url, "operation": operation, "data": data, "nth": nth, "moment": moment}
         assert forge.stdin is not None
         assert forge.stdout is not None
         forge.stdin.write(json.dumps(order) + "\n")
