@@ -93,6 +93,25 @@ class Submission:
     weight: float | None = None
     limit: int | None = None
 
+    def arguments(self, entry: str) -> list[Any]:
+        """The arguments of ``enqueue.lua``."""
+        return [
+            entry,
+            self.message,
+            self.queue,
+            self.address,
+            self.client,
+            self.label,
+            self.cost if isinstance(self.cost, str) else repr(self.cost),
+            self.rank,
+            max(0, round(self.delay * 1000)),
+            self.task_id,
+            self.name,
+            "1" if self.weighed else "",
+            "" if self.weight is None else repr(self.weight),
+            "" if self.limit is None else self.limit,
+        ]
+
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
@@ -191,26 +210,7 @@ class Backlog:
         Returns:
             ``waiting``, ``scheduled``, ``again`` or ``full``, and how many tasks of the client wait.
         """
-        weight = "" if task.weight is None else repr(task.weight)
-        state, waiting = self.run(
-            "enqueue",
-            [
-                entry or uuid4().hex,
-                task.message,
-                task.queue,
-                task.address,
-                task.client,
-                task.label,
-                task.cost if isinstance(task.cost, str) else repr(task.cost),
-                task.rank,
-                max(0, round(task.delay * 1000)),
-                task.task_id,
-                task.name,
-                "1" if task.weighed else "",
-                weight,
-                "" if task.limit is None else task.limit,
-            ],
-        )
+        state, waiting = self.run("enqueue", task.arguments(entry or uuid4().hex))
         return state.decode(), int(waiting)
 
     def claim(

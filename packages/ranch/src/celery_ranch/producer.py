@@ -103,7 +103,7 @@ def enqueue(ranch: Ranch, message: StoredMessage, call: Call, driver_type: str, 
     """
     delay = _delay(message.headers.get("eta"), ranch)
     # It waits here, not in a worker's memory, where it would raise the prefetch count.
-    data = message.with_headers(eta=None).to_bytes() if "eta" in message.headers else message.to_bytes()
+    data = message.with_headers(eta=None).to_bytes() if message.headers.get("eta") else message.to_bytes()
     if len(data) > ranch.settings.max_payload:
         raise PayloadTooLarge(
             f"the message of task {message.task_name} has {len(data)} bytes, "
