@@ -11,13 +11,16 @@ from celery_toolkit_testkit import eventually
 from celery_toolkit_testkit.sentinels import MASTER_NAME, sentinel_url, sentinels
 from celery_toolkit_testkit.topologies import TOPOLOGIES
 
+
+def port_of(client):
+    return client.get_connection_kwargs()["port"]
+
+
 PROOFS = {
-    "plain": lambda client, port: client.connection_pool.connection_kwargs["port"] == port,
+    "plain": lambda client, port: port_of(client) == port,
     "unix": lambda client, port: client.client_info()["flags"] == "U",
     "acl": lambda client, port: client.acl_whoami() == "toolkit",
-    "tls": lambda client, port: (
-        client.config_get("port") == {"port": "0"} and client.config_get("tls-port")["tls-port"]
-    ),
+    "tls": lambda client, port: client.config_get("tls-port")["tls-port"] == str(port_of(client)),
     "cluster": lambda client, port: client.cluster_info()["cluster_slots_assigned"] == "16384",
     "sentinel": lambda client, port: client.connection_pool.service_name == MASTER_NAME,
 }

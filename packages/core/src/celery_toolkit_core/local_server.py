@@ -68,7 +68,8 @@ class LocalServer:
     Args:
         program: Path of ``redis-server`` or ``valkey-server``; by default what `find_program` finds.
         config: Directives of ``redis.conf`` and their values, e.g. ``{"maxmemory": "2mb"}``. With ``tls-cert-file``
-            among them the port speaks TLS only and `url` begins with ``rediss``.
+            among them the port speaks TLS only and `url` begins with ``rediss``, unless ``tls-port`` gives TLS a
+            port of its own.
         port: A port to use; by default a free one, which stays the same when the server is started again.
         unix_socket: Listen on a socket file as well, see `socket_url`.
         deadline: Seconds for the server to become ready.
@@ -143,7 +144,7 @@ class LocalServer:
     @property
     def url(self) -> str:
         """``redis://127.0.0.1:port/0``, or ``rediss://`` with TLS."""
-        scheme = "rediss" if "tls-cert-file" in self.config else "redis"
+        scheme = "rediss" if self._speaks_tls else "redis"
         return f"{scheme}://127.0.0.1:{self.port}/0"
 
     @property
@@ -168,6 +169,10 @@ class LocalServer:
     def __repr__(self) -> str:
         state = f"pid {self._process.pid}" if self._process else "not running"
         return f"<LocalServer {Path(self.program).name} port {self._port}, {state}>"
+
+    @property
+    def _speaks_tls(self) -> bool:
+        return "tls-cert-file" in self.config and "tls-port" not in self.config
 
     def _socket_path(self) -> Path:
         if self._folder is None or not self._unix_socket:
@@ -206,15 +211,14 @@ class LocalServer:
         raise ServerFailed(f"{self.program} {what}; it wrote: {last}", program=self.program, log=log)
 
     def _arguments(self, port: int) -> list[str]:
-        tls = "tls-cert-file" in self.config
         directives: dict[str, ConfigValue] = {
             "bind": "127.0.0.1",
-            "port": 0 if tls else port,
+            "port": 0 if self._speaks_tls else port,
             "save": "",
             "appendonly": "no",
             "dir": str(self._folder),
         }
-        if tls:
+        if self._speaks_tls:
             directives["tls-port"] = port
         if self._unix_socket:
             directives["unixsocket"] = str(self._socket_path())

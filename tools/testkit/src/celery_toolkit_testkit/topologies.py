@@ -60,8 +60,11 @@ def tls(program: str | Path | None = None) -> Iterator[Reached]:
     """Over TLS, with a certificate that is checked; the programs of the wheels are built without."""
     with tempfile.TemporaryDirectory(prefix="tls-") as folder:
         authority = Authority(Path(folder))
-        with LocalServer(program, config=tls_config(authority.issue(), authority)) as server:
-            yield Reached(server, f"{server.url}?ssl_ca_certs={authority.certificate}")
+        # Its port without TLS stays, for proxies and for workers whose broker it is.
+        with LocalServer(program) as free:
+            tls_port = free.port
+        with LocalServer(program, config={**tls_config(authority.issue(), authority), "tls-port": tls_port}) as server:
+            yield Reached(server, f"rediss://127.0.0.1:{tls_port}/0?ssl_ca_certs={authority.certificate}")
 
 
 @contextmanager
