@@ -24,7 +24,7 @@ def ring_app(celery_app_module):
 @pytest.fixture
 def start(celery_worker_process):
     def start(*names: str, **options):
-        options = {"pool": "threads", "wait": False, **options}
+        options = {"concurrency": 1, "wait": False, **options}
         workers = [celery_worker_process("ring_app", name=name, **options) for name in names]
         for worker in workers:
             worker.wait_ready()
@@ -66,7 +66,7 @@ def test_workers_join_consume_their_own_queue_and_leave(ring_app, start, members
 
 
 def test_a_killed_workers_backlog_goes_to_the_others_and_only_its_keys_move(ring_app, start, members, event_log):
-    one, _ = start("a", "b", concurrency=1)
+    one, _ = start("a", "b")
     follow(ring_app, "a", "b")
     before = {key: ring_app.router.get_worker_for_key(key) for key in KEYS}
     one.kill()
@@ -160,7 +160,7 @@ def test_after_a_reconnect_a_worker_consumes_its_own_queue_and_no_others(ring_ap
 
 def test_a_second_worker_of_a_living_name_is_refused(ring_app, start, celery_worker_process, members):
     [one] = start("a")
-    second = celery_worker_process("ring_app", name="a", pool="threads", wait=False)
+    second = celery_worker_process("ring_app", name="a", wait=False)
     assert second.wait() != 0
     assert "the worker name 'a' is taken by a@test" in second.log()
     assert "Traceback" not in second.log()
@@ -191,7 +191,7 @@ def test_a_slot_by_environment_and_a_weight(ring_app, start, members):
 
 def test_signs_of_life_go_on_while_a_body_runs_in_every_pool(ring_app, start, members, event_log):
     pools = {"a": "prefork", "b": "solo", "c": "gevent"}
-    options = {"concurrency": 1, "env": {"LEASE": "4"}}
+    options = {"env": {"LEASE": "4"}}
     workers = [start(name, pool=pool, **options)[0] for name, pool in pools.items()]
     for number, name in enumerate(pools):
         ring_app.work.apply_async((number, "k"), {"seconds": 7}, queue=name)
