@@ -18,7 +18,7 @@ from . import waking
 from .calls import Call, ttl_of
 from .headers import ERROR, FENCE, HOLDER, JOIN, KEY, ROUTE, TOKEN, WAKE
 from .signals import lock_lost, task_deduplicated, task_rate_limited, task_released
-from .unique import Lock, conflict_of, demands_of, lane_of, lock_of
+from .unique import Lock, conflict_of, demands_of, lane_of, lock_of, revoke
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -303,9 +303,7 @@ class HeimdallGate(Gate):
 
     def _duplicate(self, claim: Claim, delivery: Delivery, _: Callable[[], None], holder: str) -> None:
         event(logger, logging.INFO, "task_deduplicated", task=self.task.name, task_id=claim.task_id, holder=holder)
-        self.task.backend.mark_as_revoked(
-            claim.task_id, f"duplicate of task {holder}", store_result=not self.task.ignore_result
-        )
+        revoke(self.task, claim.task_id, holder, reply_to=delivery.message.properties.get("reply_to"))
         dispatcher = delivery.consumer.event_dispatcher
         if dispatcher and dispatcher.enabled:
             dispatcher.send("task-revoked", uuid=claim.task_id, terminated=False, signum=None, expired=False)

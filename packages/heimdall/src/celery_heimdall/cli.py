@@ -116,6 +116,19 @@ def explain(app: Any, task_id: str) -> None:
         click.echo(inspection.explain(store, task_id))
 
 
+@heimdall.command()
+@pass_app
+def reap(app: Any) -> None:
+    """Put what dead workers left back in line, and wake what is due, now rather than at the next sweep."""
+    from .waking import Waker
+
+    waker = Waker(app)
+    for store in _stores(app):
+        while waker.look(store) <= 0:
+            pass
+    click.echo("done")
+
+
 def _duration(text: str | None) -> float | None:
     if text is None:
         return None

@@ -160,7 +160,7 @@ class HeimdallTask(GatedTask):
         elif conflict == "raise":
             raise answer.error()
         elif conflict == "ignore":
-            self.backend.mark_as_revoked(task_id, f"duplicate of task {answer.holder}")
+            unique.revoke(self, task_id, answer.holder)
             result = self.AsyncResult(task_id)
         else:
             result = self.AsyncResult(answer.holder)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from celery.app.task import Context
+
 from celery_toolkit_core import limits as core
 from celery_toolkit_core import parameters
 from celery_toolkit_core.errors import InvalidParameter, ToolkitError
+from celery_toolkit_core.log import event
 
 from .calls import Call
 from .confirmations import confirm_soon
@@ -19,6 +23,9 @@ from .store import RESERVATION, Store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +112,18 @@ def conflict_of(task: Any) -> str:
     if raises is None:
         raises = task.heimdall_store.settings.unique_raises
     return "raise" if raises else "return"
+
+
+def revoke(task: Any, task_id: str, holder: str, *, reply_to: str | None = None) -> None:
+    """Give a duplicate that never runs its end: the state REVOKED, where its caller looks for a result."""
+    # A result that travels as a message (rpc://) needs to be told where to.
+    request = Context(id=task_id, correlation_id=task_id, reply_to=reply_to or task.app.thread_oid)
+    try:
+        task.backend.mark_as_revoked(
+            task_id, f"duplicate of task {holder}", request, store_result=not task.ignore_result
+        )
+    except Exception as error:  # noqa: BLE001  # any backend's errors; the duplicate must end all the same
+        event(logger, logging.WARNING, "duplicate_not_marked", task_id=task_id, error=repr(error))
 
 
 def unique_key_for_task(task: Any, args: Sequence[Any], kwargs: dict[str, Any], *, prefix: str = "") -> str:

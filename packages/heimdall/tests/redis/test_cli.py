@@ -39,7 +39,7 @@ def operated(tmp_path, celery_environment, redis_url, monkeypatch):
 def test_a_lock_is_listed_shown_explained_and_freed(operated):
     task_id = importlib.import_module("operated").report.delay().id
     (row,) = json.loads(operated("locks", "--json").stdout)
-    assert (row["key"], row["task"], row["holder"], row["state"]) == ("the-report", "report", task_id, "queued")
+    assert (row["key"], row["task"], row["holder"]) == ("the-report", "report", task_id)
     assert json.loads(operated("locks", "--task", "other", "--json").stdout) == []
     assert task_id in operated("show", "the-report").stdout
     assert "the-report" in operated("explain", task_id).stdout
@@ -52,6 +52,21 @@ def test_the_declared_limits_are_listed(operated):
     rows = {row["limit"]: row for row in json.loads(operated("limits", "--json").stdout)}
     assert (rows["h-rate:the-report"]["times"], rows["h-rate:the-report"]["used"]) == (2, 0)
     assert rows["h-rate:erp"]["kind"] == "slots"
+
+
+def test_a_limit_is_changed_for_a_time_and_restored(operated):
+    assert operated("set-limit", "the-report", "5/m", "--for", "10m").output == "the-report: 5/m\n"
+    rows = {row["limit"]: row for row in json.loads(operated("limits", "--json").stdout)}
+    assert rows["h-rate:the-report"]["times"] == 5
+    operated("set-limit", "the-report", "default")
+    rows = {row["limit"]: row for row in json.loads(operated("limits", "--json").stdout)}
+    assert rows["h-rate:the-report"]["times"] == 2
+    assert operated("set-limit", "the-report", "5/m", "--for", "soon").exit_code == 2
+    assert "rate" in operated("set-limit", "the-report", "often").stderr
+
+
+def test_nothing_to_reap_is_done_at_once(operated):
+    assert operated("reap").output == "done\n"
 
 
 def test_without_an_application_it_says_so(operated):

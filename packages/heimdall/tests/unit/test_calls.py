@@ -13,7 +13,7 @@ from celery_toolkit_core.errors import InvalidParameter
 app = Celery("calls", set_as_current=False)
 
 
-@app.task(base=HeimdallTask, heimdall={"unique": True}, name="report")
+@app.task(base=HeimdallTask, heimdall={"unique": True}, name="report", shared=False)
 def report(customer, page=1, **more):
     return None
 
@@ -56,7 +56,7 @@ def test_an_error_of_the_key_function_is_the_callers():
 
 
 def test_any_argument_that_the_serialiser_takes_has_a_key():
-    @app.task(base=HeimdallTask, serializer="pickle", name="pickled")
+    @app.task(base=HeimdallTask, serializer="pickle", name="pickled", shared=False)
     def pickled(value):
         return None
 

@@ -13,6 +13,8 @@ from celery_toolkit_testkit.events import log_event
 
 app = Celery("guarded")
 app.conf.update(
+    # Some tests put a proxy between us and our Redis.
+    heimdall_redis_url=os.environ.get("GUARDED_REDIS"),
     heimdall_lease=3.0,
     heimdall_sweep=0.5,
     heimdall_wake_timeout=3.0,
