@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from celery import chain
 
 from . import pictures, tasks
-from .stage import steps
 
 if TYPE_CHECKING:
     from celery.result import AsyncResult
@@ -43,7 +42,7 @@ def two_queues(stage: Stage) -> list[str]:
     stage.screen.say("starting a light and a heavy worker")
     stage.crew.start("light", "light", 2)
     stage.crew.start("heavy", "heavy", 2)
-    runs = stage.finish([hello], "the light worker has taken it")
+    runs = stage.finish(hello, "the light worker has taken it")
     stage.promise("no other worker touched it", {run.worker for run in runs} == {"light"}, _places(runs))
     return []
 
@@ -55,7 +54,7 @@ def heavy_then_light(stage: Stage) -> list[str]:
     for name in RING:
         stage.crew.start(name, "ring", 1)
     studios = [f"studio {number % 4 + 1}" for number in range(12)]
-    chains = [steps(stage.send(chain(tasks.render.s(studio), tasks.notify.s(studio)))) for studio in studios]
+    chains = [stage.send(chain(tasks.render.s(studio), tasks.notify.s(studio))) for studio in studios]
     samples: list[tuple[float, dict[str, int]]] = []
 
     def bars() -> dict[str, tuple[int, int]]:
@@ -68,7 +67,7 @@ def heavy_then_light(stage: Stage) -> list[str]:
     on = {kind: {run.worker for run in runs if run.task.startswith(kind)} for kind in ("heavy", "light")}
     stage.promise("each step ran in the pool of its kind", on == {kind: {kind} for kind in on}, on)
     starts = {run.task_id: run.start for run in runs}
-    early = [tail.id for tail, head in chains if starts[tail.id] < starts[head.id]]
+    early = [tail for tail, head in chains if starts[tail] < starts[head]]
     stage.promise("no tail before its head", not early, early)
     begin = samples[0][0]
     lengths = {name: [(at - begin, found[name]) for at, found in samples] for name in ("heavy", "light")}
@@ -81,15 +80,15 @@ def heavy_then_light(stage: Stage) -> list[str]:
 def ten_clicks(stage: Stage) -> list[str]:
     """heimdall: the same report, asked for ten times, runs once."""
     clicks = [stage.send(tasks.report.delay, "mega corp") for _ in range(10)]
-    other = stage.send(tasks.report.delay, "tiny ltd")
-    ids = {click.id for click in clicks}
+    (other,) = stage.send(tasks.report.delay, "tiny ltd")
+    ids = {step for click in clicks for step in click}
     stage.promise("ten clicks gave one task id", len(ids) == 1, f"{len(ids)} ids")
-    stage.promise("a report for another customer is another task", other.id not in ids, "the same id")
-    runs = stage.finish([clicks[0], other], "both reports are there")
+    stage.promise("a report for another customer is another task", other not in ids, "the same id")
+    runs = stage.finish([*ids, other], "both reports are there")
     every = stage.trace.runs(lambda run: run.task == tasks.report.name)
     stage.promise("ten clicks made one run", len(every) == 2, f"{len(every)} runs of two reports")
-    again = stage.send(tasks.report.delay, "mega corp", seconds=0.0)
-    stage.promise("once it has ended, a click starts it again", again.id not in ids, "the same id")
+    (again,) = stage.send(tasks.report.delay, "mega corp", seconds=0.0)
+    stage.promise("once it has ended, a click starts it again", again not in ids, "the same id")
     stage.finish([again], "and it runs")
     return [pictures.gantt(runs, stage.sent, "Eleven clicks, two runs")]
 
@@ -123,8 +122,8 @@ def same_customer_same_worker(stage: Stage) -> list[str]:
     """chain-router: all orders of a customer run on one worker, and when that is killed on one other."""
     customers = _customers(stage, RING, each=2)
 
-    def sent(numbers: range) -> list[AsyncResult[Any]]:
-        return [stage.send(tasks.order.delay, number, customer=name) for number in numbers for name in customers]
+    def sent(numbers: range) -> list[str]:
+        return [stage.send(tasks.order.delay, number, customer=name)[0] for number in numbers for name in customers]
 
     before = stage.finish(sent(range(4)), f"{4 * len(customers)} orders of {len(customers)} customers are done")
     owner = _places(before)
@@ -151,9 +150,9 @@ def all_at_once(stage: Stage) -> list[str]:
     everything, clicks = [], {}
     for number, customer in calls:
         head = tasks.invoice.s(number, customer=customer).set(lru_key=customer)  # type: ignore[call-arg]  # ranch's own
-        tail, first = steps(stage.send(chain(head, tasks.notify.s(client=customer))))
+        tail, first = stage.send(chain(head, tasks.notify.s(client=customer)))
         everything += [tail, first]
-        clicks[first.id] = tasks.invoice.apply_async((number,), {"customer": customer}, lru_key=customer).id
+        (clicks[first],) = stage.send(tasks.invoice.apply_async, (number,), {"customer": customer}, lru_key=customer)
     stage.promise("a second click gave the id of the first", all(a == b for a, b in clicks.items()), clicks)
     runs = stage.finish(everything, f"{len(calls)} chains have run to their ends")
     invoices = [run for run in runs if run.task == tasks.invoice.name]
@@ -207,16 +206,16 @@ def _rush(
 ) -> tuple[dict[str, _Wait], list[Run]]:
     seconds = 0.08
 
-    def submit(client: str) -> AsyncResult[Any]:
+    def submit(client: str) -> str:
         key = (client,) if keyed else ()
-        return stage.send(send, *key, client, seconds)
+        return stage.send(send, *key, client, seconds)[0]
 
-    results = [submit("bulk import") for _ in range(24)]
+    sent = [submit("bulk import") for _ in range(24)]
     # The rush is under way when the three come.
-    stage.wait("the bulk has begun", lambda: any(run.task_id == results[0].id for run in stage.trace.runs()))
+    stage.wait("the bulk has begun", lambda: any(run.task_id == sent[0] for run in stage.trace.runs()))
     people = ["ann", "bob", "eve"]
-    results += [submit(client) for client in people]
-    runs = stage.finish(results, "27 exports " + ("in turn" if keyed else "first come, first served"))
+    sent += [submit(client) for client in people]
+    runs = stage.finish(sent, "27 exports " + ("in turn" if keyed else "first come, first served"))
     waits = {}
     for run in runs:
         if run.client in people:

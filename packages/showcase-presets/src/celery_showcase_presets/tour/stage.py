@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
+
+from celery import states
 
 from ..errors import EffectMissing
 
@@ -39,13 +41,19 @@ class Stage:
     kept: list[str] = field(default_factory=list)
     sent: dict[str, float] = field(default_factory=dict)
 
-    def send(self, send: Callable[..., AsyncResult[Any]], *args: Any, **kwargs: Any) -> AsyncResult[Any]:
-        """Call ``task.delay`` or the like, and note when; of a chain, for its first task as well."""
+    def send(self, send: Callable[..., AsyncResult[Any]], *args: Any, **kwargs: Any) -> tuple[str, ...]:
+        """Call ``task.delay`` or the like and note when; the ids of the task, or of a chain's tasks, the last first.
+
+        No result object is kept: it would want to say goodbye to the server, which may have gone before it.
+        """
         now = time.monotonic()
-        result = send(*args, **kwargs)
-        for step in steps(result):
-            self.sent.setdefault(step.id, now)
-        return result
+        result: Any = send(*args, **kwargs)
+        ids = []
+        while result is not None:
+            ids.append(str(result.id))
+            self.sent.setdefault(result.id, now)
+            result = result.parent
+        return tuple(ids)
 
     def promise(self, promise: str, kept: bool, seen: object) -> None:
         """Check a promise now.
@@ -84,13 +92,10 @@ class Stage:
                 show(bars())
 
     def finish(
-        self,
-        results: Iterable[AsyncResult[Any]],
-        what: str,
-        bars: Callable[[], Mapping[str, tuple[int, int]]] | None = None,
+        self, ids: Iterable[str], what: str, bars: Callable[[], Mapping[str, tuple[int, int]]] | None = None
     ) -> list[Run]:
         """Wait until all these tasks have ended well; the runs of all of them, in the order of their starts."""
-        wanted = {result.id: result for result in results}
+        wanted = set(ids)
         ended: set[str] = set()
 
         def done() -> bool:
@@ -99,9 +104,8 @@ class Stage:
 
         self.wait(what, done, bars or (lambda: {"done": (len(ended), len(wanted))}))
         # The body has ended; its result is on its way.
-        states = {key: _final_state(result) for key, result in wanted.items()}
-        failed = {key: state for key, state in states.items() if state != "SUCCESS"}
-        self.promise(what, not failed, f"{len(failed)} of {len(wanted)} ended as {set(failed.values())}")
+        failed = [state for state in map(self._final_state, wanted) if state != states.SUCCESS]
+        self.promise(what, not failed, f"{len(failed)} of {len(wanted)} ended as {set(failed)}")
         return self.trace.runs(lambda run: run.task_id in wanted)
 
     def queue_lengths(self, *names: str) -> dict[str, int]:
@@ -115,17 +119,8 @@ class Stage:
         """Seconds between the sending of a task and the start of its body."""
         return run.start - self.sent[run.task_id]
 
-
-def steps(result: AsyncResult[Any]) -> list[AsyncResult[Any]]:
-    """The results of a chain's steps, the last one first; of a single task its own."""
-    found = [result]
-    while (parent := found[-1].parent) is not None:
-        found.append(cast("AsyncResult[Any]", parent))
-    return found
-
-
-def _final_state(result: AsyncResult[Any]) -> str:
-    end = time.monotonic() + 10.0
-    while not result.ready() and time.monotonic() < end:
-        time.sleep(_POLL)
-    return str(result.state)
+    def _final_state(self, task_id: str) -> str:
+        end = time.monotonic() + 10.0
+        while (state := self.app.backend.get_state(task_id)) not in states.READY_STATES and time.monotonic() < end:
+            time.sleep(_POLL)
+        return str(state)
