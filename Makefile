@@ -5,7 +5,7 @@ SHELL := /bin/sh
 UV = "$$(sh tools/uv.sh)"
 PYTHON = .venv/bin/python
 # Two processes fit the small machines that we test on; each has servers of its own.
-PYTEST = $(PYTHON) -m pytest -n $(or $(JOBS),2) --dist worksteal
+PYTEST = $(PYTHON) -m pytest -n $(or $(JOBS),2) --dist loadgroup
 # Only the public index may reach the lock, whatever this machine's settings say.
 NO_INDEX = env -u UV_INDEX -u UV_INDEX_URL -u UV_DEFAULT_INDEX -u UV_EXTRA_INDEX_URL -u UV_FIND_LINKS
 PACKAGES = core heimdall ranch chain-router showcase-presets
@@ -41,7 +41,7 @@ check: sync ## Style, types, the tree's arrows, the lock
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy packages/*/src tools/testkit/src
-	.venv/bin/mypy --python-version 3.11 tools/*.py
+	MYPYPATH=tools/bench .venv/bin/mypy --python-version 3.11 tools/*.py tools/bench/*.py
 	$(PYTHON) tools/check_tree.py
 	@$(NO_INDEX) $(UV) lock --check --quiet
 
