@@ -275,18 +275,21 @@ class ChainRouter:
     ) -> dict[str, Any] | None:
         if not self._is_attached:
             self._attach_quietly(task)
+        ring = self.ring
+        if not ring:
+            return None
         headers = options.get("headers")
         chosen = chosen_in(options)
-        ring = self.ring
         if chosen:
+            members = self._sharing.view.members if self._sharing else {}
             mark = Mark.read(headers)
-            if not is_origin(mark, chosen, options, task, self._companions(mark)):
-                if chosen in ring:
+            origin = members.get(mark.queue) if mark else None
+            if not is_origin(mark, chosen, options, task, origin.companions if origin else ()):
+                # A dead worker's queue, too: the message waits there for that worker, and is adopted by no other.
+                if chosen in ring or chosen in members:
                     options["headers"] = {**(headers or {}), HEADER: Mark(chosen).header()}
                 return None
             drop_destination(options)
-        if not ring:
-            return None
         key = self._hash(name, args, kwargs, task)
         owner = ring.at(key)
         self._routed[owner] += 1
@@ -296,10 +299,6 @@ class ChainRouter:
             declare(owner, task.app)
             self._declared.add(owner)
         return {"queue": owner}
-
-    def _companions(self, mark: Mark | None) -> tuple[str, ...]:
-        member = self._sharing.view.members.get(mark.queue) if self._sharing and mark else None
-        return member.companions if member else ()
 
     def _attach_quietly(self, task: Any) -> None:
         app = task.app if task is not None else get_current_app()

@@ -57,7 +57,7 @@ def enter(worker: Any, router: ChainRouter) -> None:
     names, slots = wanted
     if sharing is None:
         # Nothing to join: a worker that was registered by hand still finds its queue without -Q.
-        if names and names[0] in router.ring:
+        if not slots and names[0] in router.ring:
             _consume(worker, names[0])
         return
     presence = Presence(
@@ -137,25 +137,27 @@ class RingStep(WorkerStep):
     prefix = PREFIX
     settings = ChainRouterSettings
 
-    def prepare(self, consumer: Any) -> None:
-        """Begin to give signs of life, and to look for dead workers when elected."""
-        app = consumer.app
-        router = find_router(app)
+    def __init__(self, consumer: Any, **options: Any) -> None:
+        super().__init__(consumer, **options)
+        router = find_router(consumer.app)
         assert router is not None
         assert router.sharing is not None
         self.router = router
         self.sharing = router.sharing
         self.presence: Presence = consumer.controller.chain_router_presence
-        self.orphans = Orphans(app, router.hash_function)
+        self.orphans = Orphans(consumer.app, router.hash_function)
+        self.sweeper = Keeper("chain-router-sweeper")
+        self._mismatches = 0
+
+    def prepare(self, consumer: Any) -> None:
+        """Begin to give signs of life, and to look for dead workers when elected."""
         event(logger, logging.INFO, "chain_router_joined", name=self.presence.name)
         membership = self.sharing.membership
         self.keeper.every(membership.lease / 3, self._beat, at_once=True)
         interval = min(SWEEP, membership.lease / 3)
         office = Elected(Leases(membership.client, membership.key_space, ttl=interval), "sweep")
-        self.sweeper = Keeper("chain-router-sweeper")
         self.sweeper.every(interval, self._sweep, elected=office, at_once=True)
         self.sweeper.start()
-        self._mismatches = 0
         task_received.connect(self._compare_rings, weak=False)
         worker_shutting_down.connect(self._announce_end, weak=False)
 

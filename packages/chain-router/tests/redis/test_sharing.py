@@ -110,6 +110,14 @@ def test_a_retry_out_of_a_companion_queue_goes_to_the_owner_of_today(app, member
         assert route(options, "order", ("c1",), {}, task)["queue"].name == expected
 
 
+def test_a_call_to_a_dead_worker_by_its_name_is_marked_as_chosen(app, members):
+    for number in (1, 2):
+        members.join([f"worker{number}"], f"t{number}", record())
+    members.leave("worker1", "t1")
+    routed = app.amqp.Router().route({"queue": "worker1"}, "order", ("c1",), {}, app.tasks["order"])
+    assert routed["headers"]["chain_router"] == {"queue": "worker1", "pinned": True}
+
+
 def test_when_all_are_gone_their_queues_keep_the_calls(app, members):
     for number in (1, 2):
         members.join([f"worker{number}"], f"t{number}", record())

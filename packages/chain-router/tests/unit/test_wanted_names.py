@@ -5,9 +5,10 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
+from celery import Celery
 
 from celery_chain_router import ChainRouter
-from celery_chain_router.worker import _wanted_names, _weight
+from celery_chain_router.worker import _wanted_names, _weight, enter
 from celery_toolkit_core.errors import InvalidParameter
 
 
@@ -60,3 +61,18 @@ def test_an_impossible_weight_of_the_environment_is_named(monkeypatch, given):
     monkeypatch.setenv("CHAIN_ROUTER_WEIGHT", given)
     with pytest.raises(InvalidParameter, match="CHAIN_ROUTER_WEIGHT"):
         _weight(SimpleNamespace())
+
+
+@pytest.mark.parametrize(
+    ("hostname", "consumed"),
+    [("worker2@h", {"celery", "worker2"}), ("other@h", {"celery"}), ("celery@h", {"celery"})],
+)
+def test_without_a_redis_a_registered_worker_finds_its_queue(hostname, consumed):
+    """A worker without a name must not pick up the first registered one: nobody would notice the second that does."""
+    with Celery("routed", broker="memory://", set_as_current=False) as app:
+        router = app.conf.task_routes = ChainRouter()
+        for name in ("worker1", "worker2"):
+            router.register_worker(name)
+        enter(SimpleNamespace(app=app, hostname=hostname), router)
+        app.amqp.queues["worker1"]  # what routing does
+        assert set(app.amqp.queues.consume_from) == consumed
