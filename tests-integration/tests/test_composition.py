@@ -230,6 +230,28 @@ def test_a_routed_fair_backlog_is_worked_off_by_others_when_its_worker_is_killed
     assert len(event_log.events(what="start")) <= 12 + 1, "only what was in flight ran again"
 
 
+def test_tasks_with_all_four_pieces_survive_the_kill_of_their_worker(app, worker, ring, event_log):
+    """Some run, some are parked by the limit, some wait for their turn: each of them ends, and none runs twice more."""
+    worker("light")
+    workers, router = ring("a", "b")
+    customers = customers_of(router, "a", 3)
+    task, tail = app.tasks["ring.everything"], app.tasks["tail"]
+    calls = [(number, customer) for number in range(5) for customer in customers]
+    ends = [
+        chain(task.s(number, customer=customer).set(lru_key=customer), tail.s(customer=customer))()
+        for number, customer in calls
+    ]
+    event_log.wait_for(3, PATIENCE, what="end", task="ring.everything", worker="a")
+    kill(workers["a"])
+    assert get_all(ends) == [f"{customer} {number} done" for number, customer in calls]
+    starts = event_log.events(what="start", task="ring.everything")
+    assert {tuple(event["name"]) for event in starts} == set(calls)
+    assert len(starts) <= len(calls) + 1, "only what was in flight ran again"
+    assert most_in_window([event["at"] for event in starts], 0.8) <= 5
+    seen = eventually(lambda: (books := audit(app)) and not books["in_flight"] and books, PATIENCE)
+    assert not seen["missing"]
+
+
 def test_duplicates_in_a_chord_of_fair_unique_tasks_do_not_hang(app, worker):
     task = app.tasks["unique_fair"]
     worker("light")
