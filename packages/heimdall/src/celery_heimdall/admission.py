@@ -222,7 +222,7 @@ class HeimdallGate(Gate):
         message = delivery.message
         headers = message.headers
         woken = headers.get(WAKE)
-        token = woken or f"{delivery.task_id}/{uuid4().hex[:16]}"
+        token = woken or _new_token(delivery)
         claim = self._claim(delivery, token)
         if claim is None:
             proceed()
@@ -270,6 +270,9 @@ class HeimdallGate(Gate):
         while True:
             answer = claim.enter(**asked)
             if answer[0] == "message":
+                if asked["woken"]:
+                    # Delivered again after it had begun: an ordinary copy, which must not pass for the first one.
+                    claim.token = _new_token(delivery)
                 asked.update(woken=False, message=_plain(delivery).to_bytes())
             elif answer[0] == "duplicate" and not asked["join"] and _is_composed(delivery):
                 asked.update(join=True)
@@ -322,6 +325,10 @@ class HeimdallGate(Gate):
         if route is not None:
             exchange, routing_key = route
             delivery.message.delivery_info.update(exchange=exchange, routing_key=routing_key)
+
+
+def _new_token(delivery: Delivery) -> str:
+    return f"{delivery.task_id}/{uuid4().hex[:16]}"
 
 
 def _plain(delivery: Delivery) -> Any:

@@ -91,9 +91,11 @@ end
 local limited = ARGV[10] ~= ''
 if limited then
   local limits = limits_read(KEYS, 13, ARGV, 21)
+  item.costs = limits_costs(limits)
+  item.order = item.order or redis.call('INCR', KEYS[5])
   if ARGV[14] ~= '1' and not item.stamp then
     local wait
-    if redis.call('EXISTS', KEYS[7]) == 1 and not item.order then
+    if redis.call('EXISTS', KEYS[7]) == 1 and not item.parkings then
       wait = math.max(1, tonumber(redis.call('ZSCORE', KEYS[3], ARGV[10]) or now) - now)
     else
       for _, one in ipairs(limits_blocked(limits, token, us)) do
@@ -104,7 +106,6 @@ if limited then
       if message == '' and not woken then
         return {'message'}
       end
-      item.costs = limits_costs(limits)
       park(KEYS, KEYS[7], ARGV[10], ARGV[19], id, item, message, now + wait, now)
     else
       item.stamp = string.format('%.0f', limits_charge(limits, token, us))
