@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from pathlib import Path
+from threading import Thread
+
 import pytest
 from celery import chain, chord, group
 from celery.exceptions import TaskRevokedError
 
+from celery_ranch import lru_task
 from celery_toolkit_testkit import eventually
 
 
@@ -146,3 +151,55 @@ def test_a_poisoned_entry_is_put_aside_and_the_worker_lives(fair, worker, balanc
     settled(fair, balanced, dead=1, done=1)
     assert started.is_running
     bad.forget()
+
+
+def test_events_carry_the_tasks_own_name_and_none_tells_of_tickets(fair, worker):
+    worker(concurrency=1, arguments=["-E"])
+    seen = []
+    with fair.app.connection_for_read() as connection:
+        receiver = fair.app.events.Receiver(connection, handlers={"*": seen.append})
+
+        def listen():
+            with suppress(TimeoutError):
+                receiver.capture(limit=None, timeout=60, wakeup=False)
+
+        listening = Thread(target=listen)
+        listening.start()
+
+        def complete():
+            # Sent anew until the listener is there from the first event on.
+            result = fair.add.lru_delay("a", 1, 2)
+            assert result.get(timeout=60) == 3
+            mine = eventually(lambda: [each for each in seen if each.get("uuid") == result.id], timeout=2)
+            assert [each["type"] for each in mine] == ["task-received", "task-started", "task-succeeded"]
+            return mine
+
+        try:
+            assert eventually(complete, timeout=60)[0]["name"] == "ranch_fair.add"
+        finally:
+            receiver.should_stop = True
+            listening.join(30)
+    assert "celery_ranch.ticket" not in [each.get("name") for each in seen]
+
+
+def test_a_claimed_task_that_the_worker_does_not_know_fails_as_in_plain_celery(fair, worker, balanced):
+    @lru_task(fair.app, name="ranch_fair.elsewhere", shared=False)
+    def elsewhere():
+        pass
+
+    unknown = elsewhere.lru_delay("a")
+    started = worker(concurrency=1)
+    with pytest.raises(Exception, match="elsewhere"):
+        unknown.get(timeout=60)
+    assert fair.add.lru_delay("a", 1, 2).get(timeout=60) == 3
+    settled(fair, balanced, submitted=2, done=2)
+    assert started.is_running
+
+
+def test_a_worker_refuses_to_start_beside_the_older_distribution(fair, worker, tmp_path):
+    folder = tmp_path / "celery_ranch-0.1.1.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: celery-ranch\nVersion: 0.1.1\n")
+    refused = worker(path=[tmp_path, Path(__file__).parent / "apps"], wait=False)
+    assert refused.wait() != 0
+    assert "celery-ranch 0.1.1 is installed beside celery-toolkit-ranch" in refused.log()
