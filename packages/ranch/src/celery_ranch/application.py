@@ -6,7 +6,6 @@ import logging
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
-from weakref import WeakKeyDictionary
 
 from kombu.exceptions import OperationalError
 from kombu.utils import json
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
 
     from celery import Celery
 
+    from .claims import Claims
+
 logger = logging.getLogger(__name__)
 
 #: The task name that a ticket carries.
@@ -39,7 +40,8 @@ QUEUE_HEADER = "ranch_queue"
 _RETRY_POLICY = {"max_retries": 1, "interval_start": 0, "interval_step": 0.1, "interval_max": 0.1}
 
 _lock = RLock()
-_known: WeakKeyDictionary[Celery, Ranch] = WeakKeyDictionary()
+# Where an application keeps its ranch: the two end together.
+_ATTRIBUTE = "_celery_ranch"
 
 
 class Ranch:
@@ -54,6 +56,8 @@ class Ranch:
         self._argument: dict[str, Any] = {}
         self._settings: RanchSettings | None = None
         self._backlog: Backlog | None = None
+        #: What this process has claimed, if it is a worker; see `celery_ranch.worker.claims_of`.
+        self.claims: Claims | None = None
 
     def configure(self, config: Mapping[str, Any]) -> None:
         """Take the `config` argument of an `lru_task`; it holds for the whole application.
@@ -149,9 +153,9 @@ def ranch_of(app: Celery) -> Ranch:
     """The ranch of an application, the same one each time."""
     app = getattr(app, "_get_current_object", lambda: app)()
     with _lock:
-        found = _known.get(app)
+        found: Ranch | None = app.__dict__.get(_ATTRIBUTE)
         if found is None:
-            found = _known[app] = Ranch(app)
+            found = app.__dict__[_ATTRIBUTE] = Ranch(app)
         return found
 
 

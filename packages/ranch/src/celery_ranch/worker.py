@@ -6,7 +6,6 @@ import logging
 from threading import Lock
 from time import monotonic
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 from celery.app.task import Context
 from celery.worker import state
@@ -34,16 +33,14 @@ logger = logging.getLogger(__name__)
 TEND_INTERVAL = 1.0
 
 _lock = Lock()
-_claims: WeakKeyDictionary[Ranch, Claims] = WeakKeyDictionary()
 
 
 def claims_of(ranch: Ranch) -> Claims:
     """What this process has claimed for an application."""
     with _lock:
-        found = _claims.get(ranch)
-        if found is None:
-            found = _claims[ranch] = Claims(ranch)
-        return found
+        if ranch.claims is None:
+            ranch.claims = Claims(ranch)
+        return ranch.claims
 
 
 def install(app: Celery) -> None:
