@@ -18,23 +18,31 @@ def starts(event_log, name):
 
 
 def most_in_any_window(moments, seconds):
-    return max(sum(begin <= other < begin + seconds for other in moments) for begin in moments)
+    return max(sum(begin <= other <= begin + seconds for other in moments) for begin in moments)
 
 
-def test_ten_a_second_over_four_workers(celery_app_module, celery_worker_process, event_log, redis_client):
-    """celery-heimdall 1.0 starts 198 of 200 in one second, and leaves max_retries None behind."""
+def test_four_workers_over_a_slow_line_stay_below_their_limits(
+    celery_app_module, celery_worker_process, event_log, redis_client, tcp_proxy, monkeypatch
+):
+    """celery-heimdall 1.0 starts 198 of 200 in a second, over a slow line twice its limit, and max_retries is None."""
+    proxy = tcp_proxy()
+    proxy.latency = 0.005
+    monkeypatch.setenv("GUARDED_REDIS", proxy.url)
     app = celery_app_module("guarded")
     for number in range(4):
         celery_worker_process("guarded", concurrency=2, wait=number == 3)
+    for number in range(6):
+        app.one_in_half.delay(number)
     for number in range(40):
         app.ten_a_second.delay(number)
-    begun = event_log.wait_for(40, what="begin")
-    moments = starts(event_log, "ten_a_second")
-    assert {event["retries"] for event in begun} == {0}
-    assert {event["max_retries"] for event in begun} == {3}
-    assert len({event["id"] for event in begun}) == 40
-    # The log's clock runs a little after the decision: give it that much.
-    assert most_in_any_window(moments, 0.9) <= 10
+    begun = event_log.wait_for(46, what="begin")
+    assert len({event["id"] for event in begun}) == 46
+    tens = [event for event in begun if event["task"] == "ten_a_second"]
+    assert {(event["retries"], event["max_retries"]) for event in tens} == {(0, 3)}
+    # By the clock of Redis, both ends of the window included.
+    assert most_in_any_window([event["stamp"] / 1e6 for event in tens], 1.0) <= 10
+    halves = [event["stamp"] / 1e6 for event in begun if event["task"] == "one_in_half"]
+    assert most_in_any_window(halves, 0.5) == 1
     eventually(lambda: not left_over(redis_client))
 
 

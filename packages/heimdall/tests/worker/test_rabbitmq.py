@@ -27,10 +27,12 @@ def test_what_rabbitmq_delivers_again_after_a_kill_runs_when_the_lease_has_ended
     """RabbitMQ redelivers at once, while the dead worker's lease still lives."""
     monkeypatch.setenv("CELERY_BROKER_URL", rabbitmq_url)
     app = celery_app_module("guarded")
+    workers = [celery_worker_process("guarded", wait=False) for _ in range(2)]
+    for worker in workers:
+        worker.wait_ready()
     first = app.unique_late.delay("a", seconds=3.0)
-    doomed = celery_worker_process("guarded")
-    event_log.wait_for(1, what="begin")
-    celery_worker_process("guarded")
-    doomed.kill()
+    begun = event_log.wait_for(1, what="begin")[0]
+    next(worker for worker in workers if begun["pid"] in worker.child_pids()).kill()
     first.get(timeout=60)
     assert [event["what"] for event in event_log.events()] == ["begin", "begin", "end"]
+    assert event_log.events(what="begin")[1]["fence"] > begun["fence"]

@@ -24,7 +24,9 @@ app.conf.update(
 
 
 def body(task, key, seconds, **fields):
-    log_event(what="begin", task=task.name, id=task.request.id, key=key, fence=current_fence(), **fields)
+    claim = task.request.get("heimdall_claim")
+    fields |= {"fence": current_fence(), "stamp": claim.stamp if claim else None}
+    log_event(what="begin", task=task.name, id=task.request.id, key=key, **fields)
     time.sleep(seconds)
     log_event(what="end", task=task.name, id=task.request.id, key=key)
     return f"{key} by {task.request.id}"
@@ -93,6 +95,11 @@ def joined(self, key, seconds=0.0, fail=False):
 @app.task(bind=True, base=HeimdallTask, heimdall={"times": 10, "per": 1}, name="ten_a_second")
 def ten_a_second(self, number):
     return body(self, number, 0.0, retries=self.request.retries, max_retries=self.max_retries)
+
+
+@app.task(bind=True, base=HeimdallTask, heimdall={"times": 1, "per": 0.5}, name="one_in_half")
+def one_in_half(self, number):
+    return body(self, number, 0.0)
 
 
 @app.task(bind=True, base=HeimdallTask, heimdall={"times": 2, "per": 2}, name="two_in_two")
