@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import uhashring  # type: ignore[import-untyped]  # it has no types
@@ -33,7 +34,7 @@ MOST_LOOKUP_RATIO = {"blake2b": 0.65, "xxh3": 0.3}
 MOST_MEMORY = 80.0
 MOST_BUILD = 8.0
 
-#: Runs under the other Python, whose package has our import name. Prints {workers: ratio}, and microseconds per lookup.
+#: Runs under the other Python, whose package has our import name: broker and workers -> ratio, microseconds per route.
 THEIRS = """
 import json, statistics, sys, time
 from celery import Celery
@@ -44,36 +45,36 @@ def app(router):
     made = Celery("bench", broker=sys.argv[1], set_as_current=False)
     made.conf.task_routes, made.conf.task_ignore_result = router, True
     return made
-found = {}
-for size in (3, 10, 100):
-    router = ChainRouter(routing_key="customer_id")
-    for number in range(size): router.register_worker(f"w{number}")
-    plain, routed = app(None), app(router)
-    spans = [], []
-    for number in range(300):
-        for each, spent in zip((plain, routed), spans):
-            spent.append(span(lambda: each.send_task("work", (), {"customer_id": f"c{number}"})))
-    found[size] = statistics.median(spans[1]) / statistics.median(spans[0])
-    if size == 10:
-        route = lambda: router.route_task("t", (), {"customer_id": "c1"})
-        found["route_task"] = statistics.median(span(route) for _ in range(300)) / 1000
-print(json.dumps(found))
+router = ChainRouter(routing_key="customer_id", reset_persistent=True)
+for number in range(int(sys.argv[2])): router.register_worker(f"w{number}")
+plain, routed = app(None), app(router)
+spans = [], []
+for number in range(300):
+    for each, spent in zip((plain, routed), spans):
+        spent.append(span(lambda: each.send_task("work", (), {"customer_id": f"c{number}"})))
+route = lambda: router.route_task("t", (), {"customer_id": "c1"})
+ratio = statistics.median(spans[1]) / statistics.median(spans[0])
+print(json.dumps([ratio, statistics.median(span(route) for _ in range(300)) / 1000]))
 """
 
 
 def tables() -> Iterator[Table]:
     """All tables of chain-router."""
-    theirs: dict[str, float] = {}
+    theirs: dict[int, list[float]] = {}
     with LocalServer() as server:
         other = os.environ.get("CELERY_CHAIN_ROUTER_02")
-        if other:
-            done = subprocess.run([other, "-c", THEIRS, server.url], capture_output=True, check=True, timeout=300)
-            theirs = json.loads(done.stdout)
+        for size in SIZES if other else ():
+            # It keeps its workers in a file at home: each run has a home of its own.
+            with TemporaryDirectory() as home:
+                command = [str(other), "-c", THEIRS, server.url, str(size)]
+                environment = {**os.environ, "HOME": home}
+                done = subprocess.run(command, env=environment, capture_output=True, check=True, timeout=300)
+            theirs[size] = json.loads(done.stdout)
         yield _delay(server.url, theirs)
     yield _lookup(theirs)
 
 
-def _delay(url: str, theirs: dict[str, float]) -> Table:
+def _delay(url: str, theirs: dict[int, list[float]]) -> Table:
     table = Table(
         "chain-router: `delay()` with the router, ratio to none",
         ["workers", "ratio", "target", "added round trips", "target", "celery-chain-router 0.2"],
@@ -96,7 +97,7 @@ def _delay(url: str, theirs: dict[str, float]) -> Table:
                 send.call(number)
             # One look a second is another thread's: it is not the caller who waits for it.
             trips = max(0, proxy.round_trips - before - 1) / 200
-        other = f"{theirs[str(size)]:.2f}" if theirs else "not measured"
+        other = f"{theirs[size][0]:.2f}" if theirs else "not measured"
         table.add(str(size), *judged(ratio, MOST_DELAY_RATIO), *judged(trips, 0, "{:g}"), other)
     return table
 
@@ -115,7 +116,7 @@ def _app(url: str, router: ChainRouter | None, ours: str | None) -> Any:
     return task
 
 
-def _lookup(theirs: dict[str, float]) -> Table:
+def _lookup(theirs: dict[int, list[float]]) -> Table:
     table = Table("chain-router: the ring", ["what", "figure", "target"])
     names = [f"worker{number}" for number in range(10)]
     reference = uhashring.HashRing(nodes=names, vnodes=150)
@@ -138,7 +139,7 @@ def _lookup(theirs: dict[str, float]) -> Table:
         )
         table.add(f"`route_task` with {function}", f"{spans['router'] / 100_000:.2f} us", "-")
     if theirs:
-        table.add("`route_task` of celery-chain-router 0.2", f"{theirs['route_task']:.0f} us", "-")
+        table.add("`route_task` of celery-chain-router 0.2 at 10 workers", f"{theirs[10][1]:.0f} us", "-")
     table.add("memory of a router with 10 x 150, KiB", *judged(kibibytes(lambda: _router(10)), MOST_MEMORY, "{:.0f}"))
     build = side_by_side({"build": lambda: _router(100).ring}, rounds=1)["build"] / 1e6
     one = _router(100)
