@@ -142,7 +142,10 @@ def _moment(at: float) -> str:
 
 
 def _wait_for_key() -> None:
-    click.pause("\n   press any key to go on")
+    click.echo("\n   press any key to go on", nl=False)
+    # Not click.pause(), which takes Ctrl-C for a key.
+    click.getchar()
+    click.echo()
 
 
 def _go_on() -> None:

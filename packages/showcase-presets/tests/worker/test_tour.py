@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import pty
 import re
+import select
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -128,6 +131,38 @@ def test_a_dead_server_in_redis_url_is_one_line(tour):
     (line,) = stopped.text().splitlines()
     assert "REDIS_URL" in line
     assert "secret" not in line
+
+
+def test_in_a_terminal_the_tour_waits_for_a_key_before_each_chapter(tmp_path):
+    terminal, end = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "PYTHONIOENCODING": "utf-8", "TMPDIR": str(tmp_path)}
+    environment.pop("REDIS_URL", None)
+    command = [sys.executable, "-c", "from celery_showcase_presets.cli import main; main()", "tour"]
+    process = subprocess.Popen(
+        [*command, "--output", str(tmp_path / "page")], env=environment, stdin=end, stdout=end, stderr=end
+    )
+    os.close(end)
+    shown = ""
+
+    def read_until(text, key=b""):
+        nonlocal shown
+        deadline = time.monotonic() + PATIENCE
+        while text not in shown:
+            assert time.monotonic() < deadline, shown
+            # Again and again: what is typed before the terminal is in raw mode is thrown away.
+            os.write(terminal, key)
+            if select.select([terminal], [], [], 0.5)[0]:
+                shown += os.read(terminal, 4096).decode(errors="replace")
+
+    try:
+        read_until("press any key")
+        assert "1. Two queues" not in shown
+        read_until("1. Two queues", key=b" ")
+        read_until("✓")
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE) == 130
+        os.close(terminal)
 
 
 #: Chapter -> code that runs first in the tour and in each of its workers, and the promise that it breaks.
