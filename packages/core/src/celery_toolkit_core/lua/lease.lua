@@ -47,10 +47,12 @@ local function lease_first_end(holders, now)
 end
 
 -- The holders stay as long as the fences do, so that a sweep finds whose fences to forget.
-local function lease_expire(holders, fences, now)
-  local last = tonumber(redis.call('ZRANGE', holders, -1, -1, 'WITHSCORES')[2] or 0)
-  local remembered = -tonumber(redis.call('ZRANGE', holders, 0, 0, 'WITHSCORES')[2] or 0)
-  local ttl_ms = math.max(last, remembered) - now
+local function lease_expire(holders, fences, now, ttl_ms)
+  if not ttl_ms then
+    local last = tonumber(redis.call('ZRANGE', holders, -1, -1, 'WITHSCORES')[2] or 0)
+    local remembered = -tonumber(redis.call('ZRANGE', holders, 0, 0, 'WITHSCORES')[2] or 0)
+    ttl_ms = math.max(last, remembered) - now
+  end
   if fences then
     ttl_ms = ttl_ms + FENCE_MEMORY_MS
     redis.call('PEXPIRE', fences, ttl_ms)
@@ -60,10 +62,15 @@ end
 
 local function lease_acquire(holders, fences, token, permits, ttl_ms, us)
   local now = math.floor(us / 1000)
-  local held = lease_sweep(holders, fences, now)
-  local mine = lease_held(holders, token, now)
-  if not mine and held >= permits then
-    return false
+  -- The ordinary case, and the one to be quick in: nobody holds it, nor has lately.
+  local known = redis.call('EXISTS', holders) == 1
+  local mine
+  if known then
+    local held = lease_sweep(holders, fences, now)
+    mine = lease_held(holders, token, now)
+    if not mine and held >= permits then
+      return false
+    end
   end
   local fence
   if fences then
@@ -74,7 +81,7 @@ local function lease_acquire(holders, fences, token, permits, ttl_ms, us)
     end
   end
   redis.call('ZADD', holders, now + ttl_ms, token)
-  lease_expire(holders, fences, now)
+  lease_expire(holders, fences, now, not known and ttl_ms)
   return true, fence
 end
 
