@@ -19,8 +19,8 @@ from celery import Celery
 from measure import Operation, Table, judged, ratios, round_trips
 
 from celery_heimdall import Concurrency, HeimdallTask, RateLimit
-from celery_heimdall.admission import Claim
 from celery_heimdall.calls import Call
+from celery_heimdall.claims import Claim
 from celery_toolkit_core.connection import connect
 from celery_toolkit_core.local_server import LocalServer
 from celery_toolkit_testkit import EventLog, TcpProxy

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from celery import Celery
 
-    from .admission import Claim
+    from .claims import Claim
 
 
 @contextmanager

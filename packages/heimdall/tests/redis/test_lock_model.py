@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
 from celery_heimdall import HeimdallTask
-from celery_heimdall.admission import Claim
 from celery_heimdall.calls import Call
+from celery_heimdall.claims import Claim
 from celery_heimdall.inspection import locks
 from celery_heimdall.unique import lock_of
 

@@ -6,8 +6,8 @@ import pytest
 from celery import Celery
 
 from celery_heimdall import Concurrency, HeimdallTask, RateLimit
-from celery_heimdall.admission import Claim
 from celery_heimdall.calls import Call
+from celery_heimdall.claims import Claim
 from celery_heimdall.inspection import explain, parked
 from celery_heimdall.waking import Waker
 from celery_toolkit_testkit import eventually

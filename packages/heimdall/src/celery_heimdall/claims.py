@@ -1,0 +1,111 @@
+"""What one attempt of a task wants of Redis: its lock and its limits, as the keys and arguments of the scripts."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from celery_toolkit_core import limits as core
+
+from .calls import Call, ttl_of
+from .unique import Lock, demands_of, lane_of, lock_of
+
+if TYPE_CHECKING:
+    from celery_toolkit_core.celery.outcomes import Outcome
+
+    from .store import Store
+
+#: Ends without a body that ran to its end: they free even a key that is kept until its expiry.
+_WITHOUT_EFFECT: tuple[Outcome, ...] = ("revoked", "expired", "terminated", "lost")
+
+
+class Claim:
+    """What one attempt of a task wants: its lock and its limits, as keys and arguments of scripts.
+
+    Args:
+        task: The task.
+        call: The call, for its key and its limits.
+        label: The key of the lock where the message names it.
+        task_id: The task's id.
+        attempt: The number of the retry, 0 at first.
+        token: By what this delivery holds what it holds.
+        bare: Leave the limits out, because they cannot be told.
+    """
+
+    def __init__(
+        self, task: Any, call: Call, label: str | None, task_id: str, attempt: int, token: str, *, bare: bool = False
+    ) -> None:
+        self.task, self.task_id, self.attempt, self.token = task, task_id, attempt, token
+        self.store: Store = task.heimdall_store
+        self.unique = unique = task.heimdall_config.unique
+        self.one_body = unique is not None and (unique.until != "start" or unique.while_executing)
+        self.lock: Lock | None = lock_of(task, label or call.key(unique)) if unique else None
+        none = self.store.space.key("none")
+        self.lock_keys = [self.lock.lane, *self.lock.keys] if self.lock else [none] * 4
+        self.demands = demands = [] if bare else demands_of(task, call)
+        #: When the body started, in microseconds of Redis; the identity of the start.
+        self.stamp = 0
+        self.limit_keys = core.script_keys(self.store.space, demands)
+        self.limit_args = core.script_args(demands)
+        self.limit_lane = self.store.space.key("lane", *self.limit_keys) if demands else none
+        self.limits_lane = lane_of(self.limit_lane) if demands else ""
+
+    @property
+    def until(self) -> str:
+        """The scope of the lock, in the scripts' words."""
+        return self.unique.until if self.unique else "none"
+
+    def specs(self) -> list[str]:
+        """What the wake scripts of the two lanes need."""
+        limits = json.dumps({"keys": [self.limit_lane, *self.limit_keys], "args": self.limit_args})
+        lock = json.dumps({"keys": self.lock_keys[:3], "hung_ms": self.hung_ms})
+        return [limits, lock]
+
+    @property
+    def ttl_ms(self) -> int:
+        """The lock's life in milliseconds."""
+        return round(ttl_of(self.unique, self.store.settings) * 1000) if self.unique else 1
+
+    @property
+    def hung_ms(self) -> int:
+        """The age from which a body counts as hung."""
+        return max(self.ttl_ms, round(self.store.settings.stuck_after * 1000))
+
+    @property
+    def lease_ms(self) -> int:
+        """The lease in milliseconds."""
+        return round(self.store.settings.lease * 1000)
+
+    def enter(self, *, woken: bool, queue: str, message: bytes, later: bool, join: bool, holder: str) -> list[Any]:
+        """Decide everything in one script; see enter.lua for the answer."""
+        keys = [*self.store.parking, self.limit_lane, *self.lock_keys, self.store.began(self.task_id), *self.limit_keys]
+        args = [
+            self.task_id, self.token, self.attempt, int(woken), self.lease_ms, self.until, int(self.one_body),
+            self.ttl_ms, self.hung_ms, self.limits_lane, lane_of(self.lock_keys[0]), queue, message, int(later),
+            int(join), holder, self.lock.label if self.lock else "", self.task.name, *self.specs(), *self.limit_args,
+        ]  # fmt: skip
+        answer: list[Any] = self.store.run("enter", keys, args)
+        return [each.decode() if isinstance(each, bytes) else each for each in answer]
+
+    def start(self) -> str:
+        """The strict decision where the body starts: ``go``, ``parked`` or ``stale``."""
+        keys = [*self.store.parking, self.limit_lane, *self.lock_keys[1:3], self.store.began(self.task_id)]
+        args = [self.task_id, self.token, self.limits_lane, self.specs()[0], self.until, int(self.one_body)]
+        verdict, *rest = self.store.run("start", [*keys, *self.limit_keys], [*args, *self.limit_args])
+        if verdict == b"go":
+            self.stamp = int(rest[0])
+        return str(verdict.decode())
+
+    def renew_in(self, pipeline: Any) -> None:
+        """Queue the renewal of everything in a pipeline."""
+        keys = [self.store.parking[3], *self.lock_keys[1:], *self.limit_keys]
+        args = [self.task_id, self.token, self.lease_ms, int(self.one_body), *self.limit_args]
+        self.store.run("renew", keys, args, client=pipeline)
+
+    def finish(self, outcome: Outcome, *, comes_back: bool) -> bool:
+        """Give everything back; True when somebody who waits may go on now."""
+        until = "finish" if self.until == "expiry" and outcome in _WITHOUT_EFFECT else self.until
+        keys = [*self.store.parking, self.limit_lane, *self.lock_keys, self.store.began(self.task_id), *self.limit_keys]
+        args = [self.task_id, self.token, self.attempt, outcome, int(comes_back), until]
+        lanes = [self.limits_lane, lane_of(self.lock_keys[0])]
+        return bool(self.store.run("finish", keys, [*args, *lanes, *self.limit_args]))
