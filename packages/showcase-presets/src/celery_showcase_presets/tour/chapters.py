@@ -204,15 +204,13 @@ class _Wait:
 def _rush(
     stage: Stage, send: Callable[..., AsyncResult[Any]], *, keyed: bool = False
 ) -> tuple[dict[str, _Wait], list[Run]]:
-    seconds = 0.08
-
-    def submit(client: str) -> str:
+    def submit(client: str, seconds: float = 0.08) -> str:
         key = (client,) if keyed else ()
         return stage.send(send, *key, client, seconds)[0]
 
-    sent = [submit("bulk import") for _ in range(24)]
-    # The rush is under way when the three come.
-    stage.wait("the bulk has begun", lambda: any(run.task_id == sent[0] for run in stage.trace.runs()))
+    # The first two keep both processes busy until everything is in line, also on a slow machine.
+    sent = [submit("bulk import", 1.5) for _ in range(2)]
+    sent += [submit("bulk import") for _ in range(22)]
     people = ["ann", "bob", "eve"]
     sent += [submit(client) for client in people]
     runs = stage.finish(sent, "27 exports " + ("in turn" if keyed else "first come, first served"))
