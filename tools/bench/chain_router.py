@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from functools import partial
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from celery_toolkit_core.local_server import LocalServer
 from celery_toolkit_testkit import TcpProxy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 ROUNDS = 1500
 SIZES = (3, 10, 100)
@@ -89,9 +90,9 @@ def _delay(url: str, theirs: dict[int, list[float]]) -> Table:
             members.join([f"w{number}"], str(number), Member("", "up").record())
         with TcpProxy(url) as proxy:
             plain, routed = _app(url, None, None), _app(url, ChainRouter(routing_key="customer_id"), proxy.url)
-            send = Operation("routed", lambda n, task=routed: task.delay(customer_id=f"c{n}"))
+            send = Operation("routed", _call(routed))
             send.call(0)
-            ratio = ratios(lambda n, task=plain: task.delay(customer_id=f"c{n}"), [send], rounds=ROUNDS)["routed"]
+            ratio = ratios(_call(plain), [send], rounds=ROUNDS)["routed"]
             before = proxy.round_trips
             for number in range(200):
                 send.call(number)
@@ -116,6 +117,19 @@ def _app(url: str, router: ChainRouter | None, ours: str | None) -> Any:
     return task
 
 
+def _call(task: Any) -> Callable[[int], Any]:
+    return lambda n: task.delay(customer_id=f"c{n}")
+
+
+def _route(router: ChainRouter, key: str) -> Any:
+    return router.route_task("t", (key,))
+
+
+def _each(function: Callable[[Any], Any], keys: list[str]) -> None:
+    for key in keys:
+        function(key)
+
+
 def _lookup(theirs: dict[int, list[float]]) -> Table:
     table = Table("chain-router: the ring", ["what", "figure", "target"])
     names = [f"worker{number}" for number in range(10)]
@@ -127,9 +141,9 @@ def _lookup(theirs: dict[int, list[float]]) -> Table:
         keys = [f"customer:{number}" for number in range(100)]
         spans = side_by_side(
             {
-                "ours": lambda keys=keys, ring=router.ring: [ring.get(key) for key in keys],
-                "theirs": lambda keys=keys: [reference.get_node(key) for key in keys],
-                "router": lambda keys=keys, router=router: [router.route_task("t", (key,)) for key in keys],
+                "ours": partial(_each, router.ring.get, keys),
+                "theirs": partial(_each, reference.get_node, keys),
+                "router": partial(_each, partial(_route, router), keys),
             },
             rounds=300,
         )

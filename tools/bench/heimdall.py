@@ -139,7 +139,7 @@ def _deciding(url: str) -> Table:
 
     def enter(task: Any, number: int) -> Any:
         # `later` stays False: the limits are decided now.
-        options = {"woken": False, "queue": "celery", "later": False, "join": False, "holder": ""}
+        options: dict[str, Any] = {"woken": False, "queue": "celery", "later": False, "join": False, "holder": ""}
         return claim(task, number).enter(message=b"x" * 500, **options)
 
     def operations(tasks: dict[str, Any]) -> list[Operation]:

@@ -23,7 +23,7 @@ from celery_toolkit_core.scripts import Scripts
 from celery_toolkit_testkit import TcpProxy, eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 ROUNDS = 400
 CLIENTS = (10, 1_000, 10_000, 100_000)
@@ -57,6 +57,14 @@ def tables() -> Iterator[Table]:
         yield _throughput(server.url)
 
 
+def _fair_call(task: Any) -> Callable[[int], Any]:
+    return lambda n: task.lru_delay(f"c{n % 100}")
+
+
+def _plain_call(task: Any) -> Callable[[int], Any]:
+    return lambda n: task.delay()
+
+
 def _submit(url: str) -> Table:
     table = Table(
         "ranch: `lru_delay()`, ratio to plain `delay()`",
@@ -68,12 +76,12 @@ def _submit(url: str) -> Table:
         client.flushall()
         _fill(Backlog(client, KeySpace("ranch")), clients=100, tasks=waiting)
         plain, fair = _tasks(url, url)
-        send = Operation("fair", lambda n, task=fair: task.lru_delay(f"c{n % 100}"))
+        send = Operation("fair", _fair_call(fair))
         send.call(0)
-        ratio = ratios(lambda n, task=plain: task.delay(), [send], rounds=ROUNDS)["fair"]
+        ratio = ratios(_plain_call(plain), [send], rounds=ROUNDS)["fair"]
         with TcpProxy(url) as proxy:
             _, seen = _tasks(url, proxy.url)
-            trips = round_trips(proxy, Operation("seen", lambda n, task=seen: task.lru_delay(f"c{n % 100}")))
+            trips = round_trips(proxy, Operation("seen", _fair_call(seen)))
         table.add(f"{waiting:,}", *judged(ratio, MOST_SUBMIT_RATIO), *judged(trips, 1, "{:g}"))
     return table
 
