@@ -17,7 +17,11 @@ IDS = st.sampled_from(["a", "b", "c"])
 
 
 class OneLock(RuleBasedStateMachine):
-    """`queued`: who was accepted; `runner`: the (id, token) whose body runs; `ended`: who ended last."""
+    """The model.
+
+    `queued` was accepted, when `tied` only for as long as its body's lease; `runner` is the (id, token) whose body
+    runs; `ended` ended last.
+    """
 
     task: HeimdallTask
 
@@ -26,6 +30,7 @@ class OneLock(RuleBasedStateMachine):
         self.task.heimdall_store.client.flushall()
         self.lock = lock_of(self.task, "one")
         self.queued = self.runner = self.ended = None
+        self.tied = False
         self.fence = self.deliveries = 0
         self.parked = set()
 
@@ -37,7 +42,7 @@ class OneLock(RuleBasedStateMachine):
         answer = self.lock.reserve(task_id, 0, 60)
         assert (answer.holder is None) == (self.queued in (None, task_id))
         if answer.holder is None:
-            self.queued = task_id
+            self.queued, self.tied = task_id, False
             if self.ended == task_id:
                 self.ended = None
         else:
@@ -72,13 +77,14 @@ class OneLock(RuleBasedStateMachine):
         else:
             assert verdict == "run"
             assert rest[0] > self.fence
-            self.queued, self.runner, self.fence = task_id, (task_id, token), rest[0]
+            self.queued, self.tied, self.runner, self.fence = task_id, True, (task_id, token), rest[0]
 
     @precondition(lambda self: self.runner)
     @rule(outcome=st.sampled_from(["success", "failure", "retry", "revoked"]))
     def end(self, outcome):
         task_id, token = self.runner
         comes_back = outcome == "retry"
+        self.tied = self.tied and not comes_back
         for _ in range(2):  # a lost answer is asked for again
             self.claim(task_id, token).finish(outcome, comes_back=comes_back)
         self.runner = None
@@ -99,7 +105,7 @@ class OneLock(RuleBasedStateMachine):
     def worker_dies(self):
         """The end of a lease, without the wait for it."""
         self.task.heimdall_store.client.delete(self.lock.keys[1])
-        if self.queued == self.runner[0]:
+        if self.queued == self.runner[0] and self.tied:
             self.queued = None
         self.runner = None
 

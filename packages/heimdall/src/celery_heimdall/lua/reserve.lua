@@ -17,7 +17,10 @@ if state.queued == id then
     until_ms = state.until_ms
   end
   redis.call('HSET', lock, 'queued_attempt', ARGV[2], 'queued_until_ms', math.max(until_ms, state.until_ms))
-  redis.call('HDEL', lock, 'ended_id', 'taken_by')
+  redis.call('HDEL', lock, 'taken_by')
+  if state.ended == id then
+    redis.call('HDEL', lock, 'ended_id')
+  end
   lock_keep(lock, now, math.max(until_ms, state.until_ms))
   return {1, state.reserved and 1 or 0}
 end
