@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 import redis
-from celery import Celery
+from celery import Celery, _state
 
 from celery_toolkit_core.connection import connect
 from celery_toolkit_core.local_server import LocalServer, ServerNotFound, find_wheel_program
@@ -35,6 +35,16 @@ def missing(reason: str) -> NoReturn:
     if os.environ.get("CI", "").lower() in ("true", "1"):
         pytest.fail(f"needed under CI: {reason}", pytrace=False)
     pytest.skip(reason)
+
+
+@pytest.fixture(autouse=True)
+def _own_shared_tasks() -> Iterator[None]:
+    """Ends with the test what its modules share with every application of the process: their tasks."""
+    # Without this an application that is made later would get the tasks of all modules that any test has imported.
+    before = set(_state._on_app_finalizers)
+    yield
+    _state._on_app_finalizers.clear()
+    _state._on_app_finalizers.update(before)
 
 
 @pytest.fixture(scope="session")
