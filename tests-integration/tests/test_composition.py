@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import signal
-import sys
 from collections import Counter
-from pathlib import Path
 
 import pytest
 from celery import chain, chord, group
@@ -16,15 +13,12 @@ from celery_ranch import audit
 from celery_toolkit_testkit import eventually
 
 PATIENCE = 120
-APPS = str(Path(__file__).parent / "apps")
 
 
 @pytest.fixture
-def app(celery_environment):
-    """A publisher of this test. The modules are imported once: Celery refuses a second shared task of one name."""
-    if APPS not in sys.path:
-        sys.path.insert(0, APPS)
-    app = importlib.import_module("composed_app").make("publisher")
+def app(celery_app_module):
+    """A publisher of this test."""
+    app = celery_app_module("composed_app").make("publisher")
     app.set_current()
     app.loader.import_default_modules()
     yield app

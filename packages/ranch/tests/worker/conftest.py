@@ -1,22 +1,15 @@
-"""The application that most of these tests use, imported once: Celery's registry of shared tasks is the process's."""
+"""The application that most of these tests use."""
 
 from __future__ import annotations
-
-import importlib
-import sys
-from pathlib import Path
 
 import pytest
 
 from celery_ranch import audit
 
-_APPS = Path(__file__).parent / "apps"
-
 
 @pytest.fixture
-def fair(celery_environment, monkeypatch):
-    monkeypatch.syspath_prepend(_APPS)
-    return sys.modules.get("ranch_fair") or importlib.import_module("ranch_fair")
+def fair(celery_app_module):
+    return celery_app_module("ranch_fair")
 
 
 @pytest.fixture

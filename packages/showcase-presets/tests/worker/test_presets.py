@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 import pytest
 from celery import chain
@@ -10,6 +11,7 @@ from celery.exceptions import NotRegistered
 from celery_showcase_presets import publisher_app
 from celery_toolkit_testkit import eventually
 
+VISIBILITY = 1  # seconds
 PATIENCE = 90
 
 
@@ -67,9 +69,11 @@ def test_a_worker_refuses_a_task_of_the_other_pool_and_lives(app, celery_worker_
 def test_a_heavy_task_runs_again_after_its_worker_was_killed(app, celery_worker_process, event_log):
     first = celery_worker_process("heavy_worker", concurrency=1)
     result = send(app, "heavy.render", 2)
-    event_log.wait_for(1, PATIENCE, what="start")
+    (start,) = event_log.wait_for(1, PATIENCE, what="start")
     for pid in (first.pid, *first.child_pids()):
         os.kill(pid, signal.SIGKILL)
-    celery_worker_process("heavy_worker", concurrency=1, env={"VISIBILITY": "1"})
+    # kombu looks when it starts, and then only about every 100 s: the message must have timed out by then.
+    eventually(lambda: time.monotonic() - start["at"] > 2 * VISIBILITY, PATIENCE)
+    celery_worker_process("heavy_worker", concurrency=1, env={"VISIBILITY": str(VISIBILITY)})
     assert result.get(timeout=PATIENCE) == 2
     assert len(event_log.events(what="end")) == 1

@@ -41,10 +41,11 @@ def missing(reason: str) -> NoReturn:
 def _own_shared_tasks() -> Iterator[None]:
     """Ends with the test what its modules share with every application of the process: their tasks."""
     # Without this an application that is made later would get the tasks of all modules that any test has imported.
-    before = set(_state._on_app_finalizers)
+    shared: set[object] = _state._on_app_finalizers  # type: ignore[attr-defined]  # not in the stubs
+    before = set(shared)
     yield
-    _state._on_app_finalizers.clear()
-    _state._on_app_finalizers.update(before)
+    shared.clear()
+    shared.update(before)
 
 
 @pytest.fixture(scope="session")
