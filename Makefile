@@ -4,8 +4,8 @@
 SHELL := /bin/sh
 UV = "$$(sh tools/uv.sh)"
 PYTHON = .venv/bin/python
-# Two processes fit the small machines that we test on; each has servers of its own.
-PYTEST = $(PYTHON) -m pytest -n $(or $(JOBS),2) --dist loadgroup
+# Tests mostly wait for workers: three processes keep two cores busy. Each has servers of its own.
+PYTEST = $(PYTHON) -m pytest -n $(or $(JOBS),3) --dist loadgroup
 # Only the public index may reach the lock, whatever this machine's settings say.
 NO_INDEX = env -u UV_INDEX -u UV_INDEX_URL -u UV_DEFAULT_INDEX -u UV_EXTRA_INDEX_URL -u UV_FIND_LINKS
 PACKAGES = core heimdall ranch chain-router showcase-presets
