@@ -8,6 +8,7 @@ import time
 from celery import Celery
 
 from celery_heimdall import HeimdallTask, current_fence
+from celery_heimdall.signals import task_deduplicated
 from celery_ranch import RanchTask
 from celery_toolkit_testkit import log_event
 
@@ -31,6 +32,12 @@ app.conf.update(
     heimdall_sweep=1.0,
     heimdall_wake_timeout=5.0,
 )
+
+
+@task_deduplicated.connect(weak=False)
+def turned_away(sender: object, task_id: str, holder: str, **extra: object) -> None:
+    """A killed task's key may belong to a later one when it comes back: then that one does the work."""
+    log_event(what="turned away", id=task_id, holder=holder)
 
 
 class FairJob(RanchTask, HeimdallTask):

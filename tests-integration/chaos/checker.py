@@ -59,6 +59,15 @@ def runs_of(events: list[Event], now: float) -> list[Run]:
     return runs
 
 
+def last_holder(task_id: str, holders: dict[str, str]) -> str:
+    """Who does the work of a task that was turned away as a duplicate, perhaps of one that was turned away itself."""
+    seen: set[str] = set()
+    while task_id in holders and task_id not in seen:
+        seen.add(task_id)
+        task_id = holders[task_id]
+    return task_id
+
+
 def judge(
     submitted: list[Event],
     events: list[Event],
@@ -82,7 +91,8 @@ def judge(
     runs = runs_of(events, now)
     wanted = {event["id"]: event for event in submitted}
     finished = Counter(run.id for run in runs if run.finished)
-    lost = [task_id for task_id in wanted if not finished[task_id]]
+    holders = {event["id"]: event["holder"] for event in events if event["what"] == "turned away"}
+    lost = [task_id for task_id in wanted if not finished[task_id] and not finished[last_holder(task_id, holders)]]
     twice = [task_id for task_id, count in finished.items() if count > 1]
     killed = sum(not run.finished for run in runs)
     strangers = {run.id for run in runs} - set(wanted)
@@ -123,6 +133,7 @@ def judge(
         "submitted": len(wanted),
         "finished": len(finished),
         "lost": len(lost),
+        "turned away": sum(task_id in holders and not finished[task_id] for task_id in wanted),
         "finished twice": len(twice),
         "cut down": killed,
         "kills": kills,

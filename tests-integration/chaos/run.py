@@ -152,7 +152,7 @@ class Chaos:
         """Until every accepted task has finished once, or nothing has happened for long."""
         quiet_since, seen = time.monotonic(), -1
         while time.monotonic() - quiet_since < self.options.patience:
-            done = {event["id"] for event in self.events.events(what="end")}
+            done = {event["id"] for event in self.events.events() if event["what"] in ("end", "turned away")}
             if all(each["id"] in done for each in self.submitted):
                 return
             if len(done) != seen:

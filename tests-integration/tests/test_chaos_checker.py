@@ -48,6 +48,13 @@ def test_what_never_finished_is_lost() -> None:
     assert "1 lost" in faults([task("a"), task("b")], body("a", 1, 2), body("b", 1, None))
 
 
+def test_what_was_turned_away_is_not_lost_when_its_holder_finished() -> None:
+    both = [task("a", "single"), task("b", "single")]
+    away = [{"what": "turned away", "at": 3, "id": "a", "holder": "b"}]
+    assert not faults(both, body("b", 1, 2, kind="single"), away)
+    assert "lost" in faults(both, body("b", 1, None, kind="single"), away)
+
+
 def test_bodies_of_one_key_that_overlap_are_found() -> None:
     both = [task("a", "single"), task("b", "single")]
     assert "overlap" in faults(both, body("a", 1, 3, kind="single"), body("b", 2, 4, kind="single", pid=2))

@@ -65,6 +65,8 @@ def test_a_broker_reconnect_makes_no_second_thread_and_loses_no_lease(
     task = keeping.work.apply_async((keeping.TTL * 5,))
     event_log.wait_for(1, began=task.id)
     for cut in (1, 2):
+        # Cut while it waits for messages: redis-py mends an idle connection in silence.
+        eventually(lambda: any(each["cmd"] == "brpop" for each in redis_client.client_list()))
         # Every connection of everybody but this one: the broker's and the keeper's alike.
         assert redis_client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
         worker.wait_for_log("Connection to broker lost", count=cut)

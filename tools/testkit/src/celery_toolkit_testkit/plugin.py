@@ -8,6 +8,7 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
+from weakref import WeakSet
 
 import pytest
 import redis
@@ -38,14 +39,18 @@ def missing(reason: str) -> NoReturn:
 
 
 @pytest.fixture(autouse=True)
-def _own_shared_tasks() -> Iterator[None]:
-    """Ends with the test what its modules share with every application of the process: their tasks."""
-    # Without this an application that is made later would get the tasks of all modules that any test has imported.
+def _own_applications() -> Iterator[None]:
+    """Ends with the test what Celery shares over all applications of a process: shared tasks, and who gets them."""
+    # Without this a test's application would get the tasks of all modules that other tests have imported, and theirs.
     shared: set[object] = _state._on_app_finalizers  # type: ignore[attr-defined]  # not in the stubs
-    before = set(shared)
+    applications: WeakSet[Celery] = _state._apps  # type: ignore[attr-defined]  # likewise
+    before, others = set(shared), list(applications)
+    applications.clear()
     yield
     shared.clear()
     shared.update(before)
+    applications.clear()
+    applications.update(others)
 
 
 @pytest.fixture(scope="session")
