@@ -34,6 +34,9 @@ $(addprefix test-,$(PACKAGES)): test-%: sync
 test-integration: sync ## Test the pieces together
 	$(PYTEST) tests-integration
 
+test-long: sync ## Run the tests that take minutes each and are left out of test-all
+	$(PYTEST) -m long
+
 chaos: sync ## Kill workers at random for a quarter of an hour and count what is lost; ARGS="--seed 7" repeats a run
 	$(PYTHON) tests-integration/chaos/run.py --tasks 20000 --seconds 800 --kills-per-minute 25 --latency 0.002 $(ARGS)
 
@@ -65,4 +68,4 @@ docs: ## Build the documentation site into site/, strictly
 clean: ## Remove what the targets above have made
 	rm -rf .venv .tools .cache .demo dist site
 
-.PHONY: help demo sync test-all test-integration chaos check lock build smoke bench docs clean $(addprefix test-,$(PACKAGES))
+.PHONY: help demo sync test-all test-long test-integration chaos check lock build smoke bench docs clean $(addprefix test-,$(PACKAGES))
