@@ -1,10 +1,8 @@
-"""``celery-showcase ...`` and ``celery showcase ...``."""
+"""``celery showcase dead``: list, show, replay and purge dead letters."""
 
 from __future__ import annotations
 
-import sys
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -15,37 +13,7 @@ if TYPE_CHECKING:
     from celery import Celery
 
 
-@click.group(name="showcase", cls=Group)
-def showcase() -> None:
-    """A production Celery in one install, and a tour of it."""
-
-
-@showcase.command()
-@click.option("--no-input", is_flag=True, help="Do not wait for a key between chapters.")
-@click.option(
-    "--output",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path(".demo"),
-    show_default=True,
-    help="Folder of the page with the pictures.",
-)
-def tour(no_input: bool, output: Path) -> None:
-    """See each piece do its job, on real workers and a real server.
-
-    Uses REDIS_URL, else a server on the default port under a prefix of its own, else a private one. Ends with exit code
-    1 when an effect that it promised did not happen.
-    """
-    from .tour.run import run
-    from .tour.screen import screen
-
-    interactive = not no_input and sys.stdin.isatty() and sys.stdout.isatty()
-    try:
-        run(screen(), output, _wait_for_key if interactive else _go_on)
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
-
-
-@showcase.group()
+@click.group(cls=Group)
 def dead() -> None:
     """Dead letters: messages of tasks that failed for good."""
 
@@ -56,7 +24,7 @@ def dead() -> None:
 @pass_app
 def list_letters(app: Celery, task: str | None, as_json: bool) -> None:
     """List the letters, oldest first."""
-    from .dead_letters import dead_letters_of
+    from ..dead_letters import dead_letters_of
 
     rows = [
         {
@@ -79,7 +47,7 @@ def list_letters(app: Celery, task: str | None, as_json: bool) -> None:
 @pass_app
 def show_letter(app: Celery, task_id: str, as_json: bool) -> None:
     """Show one letter with its arguments and its traceback."""
-    from .dead_letters import dead_letters_of
+    from ..dead_letters import dead_letters_of
 
     letter = next((letter for letter in dead_letters_of(app) if letter.id == task_id), None)
     if letter is None:
@@ -101,7 +69,7 @@ def show_letter(app: Celery, task_id: str, as_json: bool) -> None:
 @pass_app
 def replay_letters(app: Celery, task_ids: tuple[str, ...], task: str | None, everything: bool) -> None:
     """Send messages again, each with its own task id, once; its attempts begin anew."""
-    from .dead_letters import replay
+    from ..dead_letters import replay
 
     _one_choice(task_ids, task, everything)
     sent = replay(app, task_ids or None, task=task)
@@ -115,7 +83,7 @@ def replay_letters(app: Celery, task_ids: tuple[str, ...], task: str | None, eve
 @pass_app
 def purge_letters(app: Celery, task_ids: tuple[str, ...], task: str | None, everything: bool) -> None:
     """Remove letters for good."""
-    from .dead_letters import dead_letters_of
+    from ..dead_letters import dead_letters_of
 
     _one_choice(task_ids, task, everything)
     letters = dead_letters_of(app)
@@ -127,11 +95,6 @@ def purge_letters(app: Celery, task_ids: tuple[str, ...], task: str | None, ever
     click.echo(f"{gone} removed")
 
 
-def main() -> None:
-    """The command ``celery-showcase``."""
-    showcase(prog_name="celery-showcase")
-
-
 def _one_choice(task_ids: tuple[str, ...], task: str | None, everything: bool) -> None:
     if sum((bool(task_ids), task is not None, everything)) != 1:
         raise click.UsageError("give task ids, or --task NAME, or --all")
@@ -139,14 +102,3 @@ def _one_choice(task_ids: tuple[str, ...], task: str | None, everything: bool) -
 
 def _moment(at: float) -> str:
     return datetime.fromtimestamp(at, timezone.utc).isoformat(timespec="seconds")
-
-
-def _wait_for_key() -> None:
-    click.echo("\n   press any key to go on", nl=False)
-    # Not click.pause(), which takes Ctrl-C for a key.
-    click.getchar()
-    click.echo()
-
-
-def _go_on() -> None:
-    pass

@@ -1,0 +1,27 @@
+"""``celery-showcase ...`` and ``celery showcase ...``: each group of commands is a module of this folder.
+
+Every ``celery`` command imports this, so the modules import click at their top and the rest inside their functions.
+"""
+
+from __future__ import annotations
+
+import click
+
+from celery_toolkit_core.celery.cli import Group
+
+from .dead import dead
+from .tour import tour
+
+
+@click.group(name="showcase", cls=Group)
+def showcase() -> None:
+    """A production Celery in one install, and a tour of it."""
+
+
+for _command in (dead, tour):
+    showcase.add_command(_command)
+
+
+def main() -> None:
+    """The command ``celery-showcase``."""
+    showcase(prog_name="celery-showcase")

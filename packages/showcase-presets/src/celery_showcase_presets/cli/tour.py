@@ -1,0 +1,46 @@
+"""``celery showcase tour``: see each piece do its job."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from celery_toolkit_core.celery.cli import Command
+
+
+@click.command(cls=Command)
+@click.option("--no-input", is_flag=True, help="Do not wait for a key between chapters.")
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path(".demo"),
+    show_default=True,
+    help="Folder of the page with the pictures.",
+)
+def tour(no_input: bool, output: Path) -> None:
+    """See each piece do its job, on real workers and a real server.
+
+    Uses REDIS_URL, else a server on the default port under a prefix of its own, else a private one. Ends with exit code
+    1 when an effect that it promised did not happen.
+    """
+    from ..tour.run import run
+    from ..tour.screen import screen
+
+    interactive = not no_input and sys.stdin.isatty() and sys.stdout.isatty()
+    try:
+        run(screen(), output, _wait_for_key if interactive else _go_on)
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+def _wait_for_key() -> None:
+    click.echo("\n   press any key to go on", nl=False)
+    # Not click.pause(), which takes Ctrl-C for a key.
+    click.getchar()
+    click.echo()
+
+
+def _go_on() -> None:
+    pass
