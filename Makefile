@@ -44,7 +44,7 @@ check: sync ## Style, types, the tree's arrows, the lock
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy packages/*/src tools/testkit/src
-	MYPYPATH=tools/bench .venv/bin/mypy --python-version 3.11 tools/*.py tools/bench/*.py
+	MYPYPATH=tools:tools/bench .venv/bin/mypy --python-version 3.11 tools/*.py tools/bench/*.py
 	$(PYTHON) tools/check_tree.py
 	@$(NO_INDEX) $(UV) lock --check --quiet
 
