@@ -116,9 +116,8 @@ def on_index(index: str, name: str) -> list[str]:
     """The files that the index offers of a distribution."""
     try:
         with urllib.request.urlopen(f"{index}/simple/{name}/", timeout=5) as response:
-            return sorted(re.findall(r">([^<>]+(?:\.whl|\.tar\.gz))<", response.read().decode()))
-    except urllib.error.HTTPError as missing:
-        assert missing.code == 404
+            return sorted(set(re.findall(r">([^<>]+(?:\.whl|\.tar\.gz))<", response.read().decode())))
+    except urllib.error.HTTPError:
         return []
 
 
