@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections import Counter
-from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
 
 from celery._state import get_current_app
@@ -13,24 +11,23 @@ from celery._state import get_current_app
 from celery_toolkit_core.canonical import key_bytes
 from celery_toolkit_core.errors import InvalidParameter
 from celery_toolkit_core.log import event
-from celery_toolkit_core.ring import HashRing
 
 from .destination import chosen_in, declare, drop_destination, is_origin
-from .discovery import find_router, membership_of
+from .discovery import find_router
 from .key_rules import KeyRules
 from .mark import HEADER, Mark
-from .membership import View
-from .names import weight as checked_weight
-from .names import worker_name
 from .options import RouterOptions
-from .roster import on_the_ring
-from .sharing import Sharing
-from .worker_file import WorkerFile
+from .ring_table import RingTable
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Mapping, Sequence
 
+    from celery_toolkit_core.ring import HashRing
+
     from .options import Extractor
+    from .sharing import Sharing
+    from .tables import Table
 
 logger = logging.getLogger(__name__)
 
@@ -81,17 +78,11 @@ class ChainRouter:
         )
         self._options = options
         self._rules = KeyRules(options.routing_key, options.extractor)
-        self._file = WorkerFile(options.persistent_file) if options.persistent_file else None
-        if self._file and options.reset_persistent:
-            self._file.reset()
-        self._lock, self._pid = Lock(), os.getpid()
-        self._registered: dict[str, float] = self._file.read() if self._file else {}
-        self._unregistered: frozenset[str] = frozenset()
-        self._sharing: Sharing | None = None
-        self._is_attached = False
+        self._ring_table = RingTable(options)
+        #: The mode: all that `_decide` asks of it stands in `Table`.
+        self._table: Table = self._ring_table
         self._routed: Counter[str] = Counter()
         self._declared: set[str] = set()
-        self._ring = self._build(self._registered)
 
     @property
     def routing_key(self) -> str | None:
@@ -111,7 +102,8 @@ class ChainRouter:
     @property
     def persistent_file(self) -> str | None:
         """The file of registered workers, ``~`` expanded."""
-        return str(self._file.path) if self._file else None
+        file = self._ring_table.file
+        return str(file.path) if file else None
 
     @property
     def worker_positions(self) -> dict[str, list[int]]:
@@ -122,14 +114,12 @@ class ChainRouter:
     @property
     def ring(self) -> HashRing:
         """The ring that decides now."""
-        if self._sharing is not None:
-            self._sharing.touch()
-        return self._ring
+        return self._ring_table.lookup
 
     @property
     def registered(self) -> list[str]:
         """The workers that were registered by hand, in the order of their registration."""
-        return list(self._registered)
+        return list(self._ring_table.registered)
 
     @property
     def hash_function(self) -> Callable[[bytes], int]:
@@ -139,7 +129,7 @@ class ChainRouter:
     @property
     def sharing(self) -> Sharing | None:
         """What this process knows of the shared membership; ``None`` until `attach`, and without a Redis."""
-        return self._sharing
+        return self._table.sharing
 
     def attach(self, app: Any) -> Sharing | None:
         """Share the membership through the Redis of an application; Celery's first call of the router does this.
@@ -149,15 +139,8 @@ class ChainRouter:
         Raises:
             InvalidParameter: A setting ``chain_router_*`` cannot be meant.
         """
-        if not self._is_attached:
-            try:
-                connect = membership_of(app)
-                if connect is not None:
-                    self._sharing = Sharing(connect, self._adopt)
-            finally:
-                # Last: another thread that sees it set must find the sharing, too.
-                self._is_attached = True
-        return self._sharing
+        self._table.attach(app)
+        return self._table.sharing
 
     def register_worker(self, name: str, *, weight: float = 1) -> list[int]:
         """Put a worker on the ring, or change its weight; registering twice is registering once.
@@ -173,16 +156,7 @@ class ChainRouter:
             InvalidParameter: Not a possible name or weight.
             WorkerFileError: The persistent file cannot be written; nothing is registered then.
         """
-        name, weight = worker_name(name), checked_weight(weight)
-        # Before anything is written: it refuses points without bound.
-        positions = self._build({name: weight}).positions(name)
-
-        def add(members: dict[str, float]) -> None:
-            members[name] = weight
-
-        with self._guard():
-            self._change(add, self._unregistered - {name})
-        return positions
+        return self._ring_table.register(name, weight)
 
     def unregister_worker(self, name: str) -> bool:
         """Take a worker off the ring; its keys, and no others, go to the other workers.
@@ -196,15 +170,7 @@ class ChainRouter:
         Raises:
             WorkerFileError: The persistent file cannot be written; the worker stays then.
         """
-        if name not in self.ring:
-            return False
-
-        def remove(members: dict[str, float]) -> None:
-            members.pop(name, None)
-
-        with self._guard():
-            self._change(remove, self._unregistered | {name})
-        return True
+        return self._ring_table.unregister(name)
 
     def route_task(
         self,
@@ -227,11 +193,11 @@ class ChainRouter:
         Returns:
             ``{"queue": worker}``, or ``None`` when there is no worker.
         """
-        owner = self._at(self._hash(name, args, kwargs, task))
-        if owner is None:
+        queue = self._at(self._hash(name, args, kwargs, task))
+        if queue is None:
             return None
-        self._routed[owner] += 1
-        return {"queue": owner}
+        self._routed[queue] += 1
+        return {"queue": queue}
 
     def get_worker_for_key(self, key: Any) -> str | None:
         """The worker to which a call with this routing key goes; ``None`` when there is no worker.
@@ -243,7 +209,7 @@ class ChainRouter:
 
     def get_stats(self) -> dict[str, int]:
         """Worker -> how many calls this object has sent to it."""
-        return {name: self._routed[name] for name in self.ring}
+        return {queue: self._routed[queue] for queue in self._table.lookup}
 
     def __call__(
         self,
@@ -273,32 +239,30 @@ class ChainRouter:
         options: dict[str, Any],
         task: Any,
     ) -> dict[str, Any] | None:
-        if not self._is_attached:
+        table = self._table
+        if not table.is_attached:
             self._attach_quietly(task)
-        ring = self.ring
-        if not ring:
+        lookup = table.lookup
+        if not lookup:
             return None
         headers = options.get("headers")
         chosen = chosen_in(options)
         if chosen:
-            members = self._sharing.view.members if self._sharing else {}
             mark = Mark.read(headers)
-            origin = members.get(mark.queue) if mark else None
-            if not is_origin(mark, chosen, options, task, origin.companions if origin else ()):
-                # A dead worker's queue, too: the message waits there for that worker, and is adopted by no other.
-                if chosen in ring or chosen in members:
+            if not is_origin(mark, chosen, options, task, table.companions(mark.queue) if mark else ()):
+                if table.is_ours(chosen):
                     options["headers"] = {**(headers or {}), HEADER: Mark(chosen).header()}
                 return None
             drop_destination(options)
         key = self._hash(name, args, kwargs, task)
-        owner = ring.at(key)
-        self._routed[owner] += 1
-        header = {HEADER: Mark(owner, key, ring.fingerprint).header()}
+        queue = lookup.at(key)
+        self._routed[queue] += 1
+        header = {HEADER: Mark(queue, key, lookup.fingerprint).header()}
         options["headers"] = {**headers, **header} if headers else header
-        if owner not in self._declared and task is not None:
-            declare(owner, task.app)
-            self._declared.add(owner)
-        return {"queue": owner}
+        if queue not in self._declared and task is not None:
+            declare(queue, task.app)
+            self._declared.add(queue)
+        return {"queue": queue}
 
     def _attach_quietly(self, task: Any) -> None:
         app = task.app if task is not None else get_current_app()
@@ -314,36 +278,8 @@ class ChainRouter:
         return self._options.hash_function(self._rules.encoded(name, args, kwargs, task))
 
     def _at(self, position: int) -> str | None:
-        ring = self.ring
-        return ring.at(position) if ring else None
-
-    def _change(self, change: Callable[[dict[str, float]], None], unregistered: frozenset[str]) -> None:
-        """Change who is registered by hand; the caller holds the lock."""
-        members = dict(self._registered)
-        change(members)
-        if self._file:
-            # Others may have registered in the file meanwhile: from now on they are ours, too.
-            members = self._file.update(change)
-        self._registered, self._unregistered = members, unregistered
-        self._rebuild()
-
-    def _guard(self) -> Lock:
-        # A fork may have copied the lock while a thread, which the child does not have, held it.
-        if self._pid != os.getpid():
-            self._lock, self._pid = Lock(), os.getpid()
-        return self._lock
-
-    def _adopt(self, view: View) -> None:
-        """Take over a new view of the membership; called in the thread that has read it."""
-        with self._guard():
-            self._rebuild()
-
-    def _rebuild(self) -> None:
-        view = self._sharing.view if self._sharing else View()
-        self._ring = self._build(on_the_ring(self._registered, view, self._unregistered))
-
-    def _build(self, members: Mapping[str, float]) -> HashRing:
-        return HashRing(members, virtual_nodes=self._options.virtual_nodes, function=self._options.hash_function)
+        lookup = self._table.lookup
+        return lookup.at(position) if lookup else None
 
     def __repr__(self) -> str:
         return f"<ChainRouter of {len(self.ring)} workers, routing_key={self.routing_key!r}>"
