@@ -15,7 +15,8 @@ from celery import Celery
 from measure import Operation, Table, judged, ratios, round_trips, server_microseconds
 
 from celery_ranch import audit, lru_task
-from celery_ranch.backlog import Backlog, Report, Submission, client_of, queue_of
+from celery_ranch.backlog import Backlog, client_of, queue_of
+from celery_ranch.entries import Report, Submission
 from celery_toolkit_core.connection import connect
 from celery_toolkit_core.keys import KeySpace
 from celery_toolkit_core.local_server import LocalServer

@@ -15,7 +15,7 @@ from celery_toolkit_core.errors import InvalidParameter
 from celery_toolkit_core.keys import KeySpace
 from celery_toolkit_core.log import event
 
-from .backlog import Backlog, Tickets, queue_of
+from .backlog import Backlog, queue_of
 from .settings import RanchSettings, read_ranch_settings
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from celery import Celery
 
     from .claims import Claims
+    from .entries import Tickets
 
 logger = logging.getLogger(__name__)
 

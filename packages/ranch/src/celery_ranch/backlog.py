@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from celery_toolkit_core.keys import digest
 from celery_toolkit_core.scripts import Scripts
 
+from .entries import Answer, Care, Claimed, Report, Submission, Tickets, tickets_of
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from celery_toolkit_core.keys import KeySpace
 
@@ -36,150 +37,11 @@ STRUCTURES = (
     "profiles",
     "active",
     "dead",
+    "tagged",
 )
 
 #: Entries of one kind that one run of the periodic care takes up.
 TEND_BATCH = 100
-
-
-class Report(NamedTuple):
-    """What a worker tells of an entry it has claimed; see ``lua/settle.lua``."""
-
-    kind: str
-    entry: str
-    token: str
-    a: str = ""
-    b: str = ""
-
-
-class Tickets(NamedTuple):
-    """Tickets that somebody has to publish: `number` of them to `address`."""
-
-    address: bytes
-    number: int
-
-
-@dataclass(frozen=True, slots=True)
-class Submission:
-    """One task on its way into the backlog.
-
-    Attributes:
-        message: The bytes of its Celery message.
-        queue: Digest of its queue.
-        address: Where tickets of that queue are published; opaque here.
-        client: Digest of the client.
-        label: The client's key as the user wrote it.
-        cost: What one turn costs; ``"runtime"`` for seconds, estimated and later corrected.
-        rank: Place inside the client, 0 first.
-        delay: Seconds until it is due.
-        task_id: Celery's id.
-        name: The task's name.
-        weighed: The task has a weight function.
-        weight: To be kept for the client from now on, if given.
-        limit: Most tasks of the client that may wait, if the task's options say so.
-    """
-
-    message: bytes
-    queue: str
-    address: bytes
-    client: str
-    label: str
-    cost: float | str = 1.0
-    rank: int = 0
-    delay: float = 0.0
-    task_id: str = ""
-    name: str = ""
-    weighed: bool = False
-    weight: float | None = None
-    limit: int | None = None
-
-    def arguments(self, entry: str) -> list[Any]:
-        """The arguments of ``enqueue.lua``."""
-        return [
-            entry,
-            self.message,
-            self.queue,
-            self.address,
-            self.client,
-            self.label,
-            self.cost if isinstance(self.cost, str) else repr(self.cost),
-            self.rank,
-            max(0, round(self.delay * 1000)),
-            self.task_id,
-            self.name,
-            "1" if self.weighed else "",
-            "" if self.weight is None else repr(self.weight),
-            "" if self.limit is None else self.limit,
-        ]
-
-
-@dataclass(frozen=True, slots=True)
-class Claimed:
-    """A task that this worker has claimed and must settle.
-
-    Attributes:
-        entry: Its id in the backlog.
-        token: Ours; whoever has another one cannot settle it.
-        message: The stored bytes.
-        label: The client's key.
-        weight: The client's static weight.
-        attempts: How many workers died with it.
-        weighed: Its task has a weight function, to be evaluated now.
-        profile: The client's tags and custom data, as stored.
-        served_before: When the client was served before this turn, by Redis time in seconds; 0.0 for never.
-    """
-
-    entry: str
-    token: str
-    message: bytes
-    label: str
-    weight: float
-    attempts: int
-    weighed: bool
-    profile: bytes
-    served_before: float
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a claim brought.
-
-    Attributes:
-        state: ``claimed``, ``empty`` or ``alive`` (see ``lua/claim.lua``).
-        late: How many of the carried reports came too late.
-        tickets: To be published now.
-        claimed: The task, when there is one.
-    """
-
-    state: str
-    late: int
-    tickets: list[Tickets]
-    claimed: Claimed | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Care:
-    """What one run of the periodic care found: tickets to publish, and the tasks that died of too many attempts."""
-
-    tickets: list[Tickets]
-    returned: int
-    abandoned: int
-    dead: list[tuple[str, bytes]]
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where one entry is; `a` and `b` as ``lua/describe.lua`` says for each state."""
-
-    entry: str
-    task_id: str
-    name: str
-    lru_key: str
-    attempts: int
-    enqueued: float
-    state: str
-    a: str
-    b: str
 
 
 class Backlog:
@@ -193,12 +55,15 @@ class Backlog:
     def __init__(self, client: Any, keys: KeySpace) -> None:
         self.client = client
         self.keys = [keys.key(kind) for kind in STRUCTURES]
-        self.tags = keys.key("tagged")
         self._scripts = Scripts(client, "celery_ranch")
 
-    def run(self, script: str, args: Sequence[Any] = (), extra_keys: Sequence[str] = ()) -> Any:
+    def key(self, structure: str) -> str:
+        """The key of one of `STRUCTURES`."""
+        return self.keys[STRUCTURES.index(structure)]
+
+    def run(self, script: str, args: Sequence[Any] = ()) -> Any:
         """Run one of our scripts with the keys of this backlog."""
-        return self._scripts.run(script, [*self.keys, *extra_keys], args)
+        return self._scripts.run(script, self.keys, args)
 
     def enqueue(self, task: Submission, entry: str | None = None) -> tuple[str, int]:
         """Put a task into its client's line.
@@ -270,58 +135,9 @@ class Backlog:
         )
         return dict(zip(names.split(), map(int, self.run("audit")), strict=True))
 
-    def find(self, task_id: str) -> list[Place]:
-        """Where the entries of a task are. Reads all entries page by page: for a person, not for a program."""
-        key = self.keys[STRUCTURES.index("entries")]
-        found: list[Place] = []
-        cursor = 0
-        while True:
-            cursor, page = self.client.hscan(key, cursor, count=500)
-            # Only those that mention the id are worth a look.
-            wanted = [entry for entry, stored in page.items() if task_id.encode() in stored]
-            if wanted:
-                found += [place for place in self._describe(*wanted) if place.task_id == task_id]
-            if not cursor:
-                return found
-
-    def dead(self, most: int = 1000) -> list[Place]:
-        """The entries that will not be tried again, oldest first."""
-        return self._describe(most=most)
-
-    def decide(self, decision: str, entries: Sequence[str]) -> tuple[int, list[Tickets]]:
-        """``retry`` or ``drop`` dead entries: how many were, and tickets to publish."""
-        decided, tickets = self.run("decide", [decision, *entries])
-        return int(decided), tickets_of(tickets)
-
-    def _describe(self, *entries: bytes, most: int = 1000) -> list[Place]:
-        return [
-            Place(
-                entry=row[0].decode(),
-                task_id=row[1].decode(),
-                name=row[2].decode(),
-                lru_key=row[3].decode(),
-                attempts=int(row[5]),
-                enqueued=int(row[6]) / 1000,
-                state=row[7].decode(),
-                a=row[8].decode(),
-                b=row[9].decode(),
-            )
-            for row in self.run("describe", [most, *entries])
-        ]
-
     def queues(self) -> list[str]:
         """The digests of all queues that ever had a task."""
-        return [field.decode() for field in self.client.hkeys(self.keys[STRUCTURES.index("addresses")])]
-
-    def clients(self) -> Iterator[str]:
-        """The digests of all clients, read page by page."""
-        for field, _ in self.client.hscan_iter(self.keys[STRUCTURES.index("clients")], count=200):
-            yield field.decode()
-
-    def tagged(self, index: str) -> list[str]:
-        """The digests of the clients under one entry of the index of tags."""
-        members = self.client.zrangebylex(self.tags, f"[{index}:", f"({index};")
-        return [member.decode().rpartition(":")[2] for member in members]
+        return [field.decode() for field in self.client.hkeys(self.key("addresses"))]
 
 
 def queue_of(exchange: str, routing_key: str) -> str:
@@ -332,8 +148,3 @@ def queue_of(exchange: str, routing_key: str) -> str:
 def client_of(label: str) -> str:
     """The digest that stands for one client."""
     return digest(label)
-
-
-def tickets_of(flat: list[Any]) -> list[Tickets]:
-    """The tickets that a script asks for, out of its flat answer."""
-    return [Tickets(flat[at], int(flat[at + 1])) for at in range(0, len(flat), 2)]

@@ -12,7 +12,7 @@ from celery_toolkit_core.celery.deliveries import Follower
 from celery_toolkit_core.log import event
 
 from .application import issue_quietly
-from .backlog import Answer, Claimed, Report, Tickets
+from .entries import Answer, Claimed, Report, Tickets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

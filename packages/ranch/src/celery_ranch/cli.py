@@ -12,8 +12,9 @@ from celery_toolkit_core.celery.cli import Group, json_option, pass_app, show
 if TYPE_CHECKING:
     from celery import Celery
 
-    from .backlog import Backlog, Place
+    from .backlog import Backlog
     from .clients import Clients
+    from .places import Place
 
 
 @click.group(cls=Group)
@@ -118,7 +119,9 @@ def purge(app: Celery, key: str) -> None:
 @pass_app
 def explain(app: Celery, task_id: str, as_json: bool) -> None:
     """Say why a task is not running. Reads the whole backlog, page by page."""
-    places = _backlog(app).find(task_id)
+    from .places import find
+
+    places = find(_backlog(app), task_id)
     if as_json:
         show([{**_row(place), "why": _why(place)} for place in places], as_json=True)
     elif not places:
@@ -135,17 +138,18 @@ def explain(app: Celery, task_id: str, as_json: bool) -> None:
 @pass_app
 def dead(app: Celery, decision: str | None, entries: tuple[str, ...], as_json: bool) -> None:
     """The tasks that will not be tried again, or a decision about some of them."""
+    from . import places
     from .application import issue_quietly, ranch_of
 
     if decision is None:
         if entries:
             raise click.UsageError("say what is to become of them: --retry or --drop")
         columns = ("entry", "task_id", "name", "lru_key", "attempts", "why")
-        show([_row(place) | {"why": place.b} for place in _backlog(app).dead()], as_json=as_json, columns=columns)
+        show([_row(place) | {"why": place.b} for place in places.dead(_backlog(app))], as_json=as_json, columns=columns)
         return
     if not entries:
         raise click.UsageError(f"name the entries to {decision}; 'celery ranch dead' lists them")
-    decided, tickets = _backlog(app).decide(decision, entries)
+    decided, tickets = places.decide(_backlog(app), decision, entries)
     issue_quietly(ranch_of(app), tickets)
     click.echo(f"{decided} of {len(entries)} decided")
 

@@ -11,7 +11,8 @@ from celery_toolkit_core.errors import InvalidParameter, RedisError
 from celery_toolkit_core.keys import digest
 
 from .application import issue_quietly, ranch_of
-from .backlog import client_of, tickets_of
+from .backlog import client_of
+from .entries import tickets_of
 from .options import check_key, check_weight
 
 if TYPE_CHECKING:
@@ -84,8 +85,8 @@ class Clients:
         """The keys of the clients with this tag."""
         parameters.text("tag", name)
         index = _index({name: value})[0 if value is None else 1]
-        members = self._backlog.tagged(index)
-        labels = [self._look(client) for client in members]
+        members = self._backlog.client.zrangebylex(self._backlog.key("tagged"), f"[{index}:", f"({index};")
+        labels = [self._look(member.decode().rpartition(":")[2]) for member in members]
         return sorted(look["lru_key"] for look in labels if look)
 
     def set_custom(self, key: str | int, name: str, value: Any) -> bool:
@@ -122,8 +123,8 @@ class Clients:
 
     def all(self) -> Iterator[dict[str, Any]]:
         """All clients, read page by page; ones that come or go meanwhile may be missed."""
-        for client in self._backlog.clients():
-            look = self._look(client)
+        for field, _ in self._backlog.client.hscan_iter(self._backlog.key("clients"), count=200):
+            look = self._look(field.decode())
             if look:
                 yield look
 
@@ -147,7 +148,7 @@ class Clients:
             after = set(_index(profile.get("tags", {})))
             gone = sorted(before - after)
             arguments = [client_of(key), key, stored, json.dumps(profile), len(gone), *gone, *sorted(after - before)]
-            if self._backlog.run("profile", arguments, [self._backlog.tags]):
+            if self._backlog.run("profile", arguments):
                 return True
         return False
 

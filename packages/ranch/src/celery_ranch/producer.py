@@ -14,7 +14,8 @@ from celery_toolkit_core.celery.messages import StoredMessage
 from celery_toolkit_core.log import event
 
 from .application import Address
-from .backlog import Submission, client_of
+from .backlog import client_of
+from .entries import Submission
 from .errors import BacklogFull, PayloadTooLarge
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from celery_toolkit_core.errors import InvalidParameter, Quarantined
 from celery_toolkit_core.log import event
 
 from .application import QUEUE_HEADER, TICKET, ranch_of
-from .backlog import Report
 from .claims import Settler, quarantine
+from .entries import Report
 from .options import check_weight
 from .utils.lru_tracker import LRUKeyMetadata
 from .worker import claims_of
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from celery import Celery
     from kombu.message import Message
 
-    from .backlog import Claimed
     from .claims import Claims
+    from .entries import Claimed
     from .options import WeightFunction
 
 logger = logging.getLogger(__name__)

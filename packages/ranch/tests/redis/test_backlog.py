@@ -6,7 +6,8 @@ from uuid import uuid4
 
 import pytest
 
-from celery_ranch.backlog import Backlog, Report, Submission, client_of, queue_of
+from celery_ranch.backlog import Backlog, client_of, queue_of
+from celery_ranch.entries import Report, Submission
 from celery_toolkit_core.keys import KeySpace
 from celery_toolkit_testkit import eventually
 

@@ -11,7 +11,8 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from celery_ranch.backlog import Backlog, Report, Submission, client_of, queue_of
+from celery_ranch.backlog import Backlog, client_of, queue_of
+from celery_ranch.entries import Report, Submission
 from celery_toolkit_core.keys import KeySpace
 
 Q = queue_of("", "celery")

@@ -20,6 +20,7 @@
 --   PROFILES   hash  client -> tags and custom data (opaque to scripts)
 --   ACTIVE     zset  client, by the time of its last enqueue or claim
 --   DEAD       zset  ids of entries that will not be tried again, by the time; entry and message stay stored
+--   TAGGED     lex   tag:client, tag:value:client as digests: which clients have a tag
 --
 -- "lex" is a sorted set with equal scores, ordered by its members. A queue and a client are digests of 32 hex digits.
 -- Virtual time counts in millionths of one task of cost 1 and weight 1, so that sums are exact.
@@ -28,6 +29,7 @@ local ENTRIES, MESSAGES, WAITING, READY, HELD = KEYS[1], KEYS[2], KEYS[3], KEYS[
 local IDLE, TURNS, CLOCKS, INFLIGHT, CLAIMS = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
 local SCHEDULED, CLIENTS, ADDRESSES, COUNTERS, ENDED = KEYS[11], KEYS[12], KEYS[13], KEYS[14], KEYS[15]
 local QUEUED, REISSUED, PROFILES, ACTIVE, DEAD = KEYS[16], KEYS[17], KEYS[18], KEYS[19], KEYS[20]
+local TAGGED = KEYS[21]
 
 local UNIT = 1000000
 local REPLAY_MS = 60000

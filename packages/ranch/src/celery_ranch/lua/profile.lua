@@ -1,12 +1,11 @@
 -- Replace a client's tags and custom data, if they are still what the caller has read.
 --
--- KEYS  see backlog.lua, then the index of tags (lex: tag:client)
+-- KEYS  see backlog.lua
 -- ARGV  1 client, 2 label, 3 the profile as it was read ('' = none), 4 the new profile, 5 number of tags to take out,
 --       6... tags to take out, then tags to put in
 -- returns  1, or 0 when somebody else was faster
 --@include celery_toolkit_core:clock
 --@include celery_ranch:backlog
-local TAGGED = KEYS[21]
 local client, label = ARGV[1], ARGV[2]
 local current = redis.call('HGET', PROFILES, client) or ''
 if current == ARGV[4] then return 1 end
