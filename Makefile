@@ -37,6 +37,9 @@ test-integration: sync ## Test the pieces together
 test-long: sync ## Run the tests that take minutes each and are left out of test-all
 	$(PYTEST) -m long
 
+matrix: sync ## Run the suites on other servers, Pythons and dependencies; ARGS="floor cluster" takes some legs
+	$(PYTHON) tools/matrix.py $(ARGS)
+
 chaos: sync ## Kill workers at random for a quarter of an hour and count what is lost; ARGS="--seed 7" repeats a run
 	$(PYTHON) tests-integration/chaos/run.py --tasks 20000 --seconds 800 --kills-per-minute 25 --latency 0.002 $(ARGS)
 
@@ -66,6 +69,6 @@ docs: ## Build the documentation site into site/, strictly
 	@$(UV) run --frozen --isolated --only-group docs mkdocs build --strict --quiet --config-file .mkdocs.yml
 
 clean: ## Remove what the targets above have made
-	rm -rf .venv .tools .cache .demo dist site
+	rm -rf .venv .tools .cache .demo .matrix dist site
 
-.PHONY: help demo sync test-all test-long test-integration chaos check lock build smoke bench docs clean $(addprefix test-,$(PACKAGES))
+.PHONY: help demo sync test-all test-long test-integration matrix chaos check lock build smoke bench docs clean $(addprefix test-,$(PACKAGES))

@@ -92,6 +92,7 @@ def test_a_connection_that_the_server_cut_is_made_again_unnoticed():
         ping(client)
 
 
+@pytest.mark.not_on("cluster", reason="the proxy follows one server")
 def test_a_lost_reply_is_asked_for_once_more(redis_url):
     with TcpProxy(redis_url) as proxy:
         client = connect(proxy.url)
@@ -160,6 +161,7 @@ def test_a_server_that_does_not_let_us_look_is_not_warned_about(caplog):
     assert not caplog.records
 
 
+@pytest.mark.not_on("cluster", reason="its commands name no key")
 def test_no_socket_is_shared_over_a_fork(redis_url):
     client = connect(redis_url)
     ping(client)
@@ -183,6 +185,7 @@ def test_no_socket_is_shared_over_a_fork(redis_url):
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
+@pytest.mark.not_on("cluster", reason="its commands name no key")
 def test_threads_share_a_client(redis_url):
     client = connect(redis_url)
     wrong = []
@@ -290,6 +293,7 @@ def _answers(client):
         return False
 
 
+@pytest.mark.not_on("cluster", reason="has databases 0 only")
 def test_the_master_is_found_through_its_sentinels(redis_url, sentinel_port):
     dead = dead_url().rpartition("@")[2].removesuffix("/0")
     client = connect(f"sentinel://{dead};sentinel://127.0.0.1:{sentinel_port}/2?master_name=mine")

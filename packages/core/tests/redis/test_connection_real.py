@@ -50,7 +50,7 @@ def test_a_client_works_and_shows_no_password(reached):
 def test_its_end_is_a_clear_error(reached):
     client = connect(reached.url, timeout=10.0)
     ping(client)
-    reached.server.kill()
+    reached.kill()
     with pytest.raises(RedisUnavailable) as caught:
         ping(client)
     assert "\n" not in str(caught.value)

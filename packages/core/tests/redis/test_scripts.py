@@ -55,6 +55,7 @@ def test_the_clock_is_the_servers_in_milliseconds(redis_client):
     assert abs(Scripts(redis_client, PACKAGE).run("now", []) - 1000 * seconds) < 60_000
 
 
+@pytest.mark.not_on("cluster", reason="counts at one server")
 def test_one_call_is_one_round_trip_once_the_server_knows_the_script(redis_client):
     scripts = Scripts(redis_client, PACKAGE)
     scripts.run("now", [])
@@ -71,6 +72,7 @@ def test_a_flushed_script_is_loaded_again_unnoticed(redis_client):
     assert scripts.run("now", []) >= before
 
 
+@pytest.mark.not_on("cluster", reason="redis-py pipelines no script there")
 def test_a_call_can_wait_in_a_pipeline(redis_client):
     scripts = Scripts(redis_client, PACKAGE)
     pipeline = redis_client.pipeline()

@@ -53,10 +53,14 @@ def _own_applications() -> Iterator[None]:
     applications.update(others)
 
 
+def _topology() -> str:
+    return os.environ.get("TOOLKIT_TEST_TOPOLOGY", "plain")
+
+
 @pytest.fixture(scope="session")
 def _reached() -> Iterator[Reached]:
     chosen = os.environ.get("TOOLKIT_TEST_SERVER")
-    topology = TOPOLOGIES[os.environ.get("TOOLKIT_TEST_TOPOLOGY", "plain")]
+    topology = TOPOLOGIES[_topology()]
     with ExitStack() as stack:
         try:
             reached = stack.enter_context(topology(find_wheel_program() if chosen == "wheel" else chosen))
@@ -200,14 +204,20 @@ def rabbitmq_url(rabbitmq_server: RabbitServer) -> str:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker known where the workspace's own configuration is not read."""
+    """Make the markers known where the workspace's own configuration is not read."""
     config.addinivalue_line("markers", "rabbitmq: needs a RabbitMQ server")
+    config.addinivalue_line(
+        "markers", "not_on(*topologies, reason): makes no sense over these ways to reach Redis (TOOLKIT_TEST_TOPOLOGY)"
+    )
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the tests that use RabbitMQ, and keep them together under xdist."""
+    """Mark the tests that use RabbitMQ, and keep them together under xdist; skip what the chosen topology rules out."""
     for item in items:
+        for mark in item.iter_markers("not_on"):
+            if _topology() in mark.args:
+                item.add_marker(pytest.mark.skip(reason=f"not on {_topology()}: {mark.kwargs['reason']}"))
         if "rabbitmq_server" in getattr(item, "fixturenames", ()):
             item.add_marker("rabbitmq")
             if config.pluginmanager.has_plugin("xdist"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,19 +18,33 @@ from .polling import eventually
 from .sentinels import sentinel_url, sentinels
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
+#: How many slots a cluster's nodes share.
+SLOTS = 16384
 #: All that a password may contain and a URL must not.
 AWKWARD_PASSWORD = "p@:/?#[]%25 ü&=;+"
 
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """A server and the URL that leads to it in the chosen way."""
+    """A server and the URL that leads to it in the chosen way.
+
+    Args:
+        server: The server, or one of a cluster's nodes.
+        url: How it is reached.
+        others: The other nodes.
+    """
 
     server: LocalServer
     url: str
+    others: Sequence[LocalServer] = ()
+
+    def kill(self) -> None:
+        """End it, all of its nodes, as ``kill -9`` does."""
+        for server in (self.server, *self.others):
+            server.kill()
 
 
 @contextmanager
@@ -69,12 +83,16 @@ def tls(program: str | Path | None = None) -> Iterator[Reached]:
 
 @contextmanager
 def cluster(program: str | Path | None = None) -> Iterator[Reached]:
-    """A cluster of one node that holds all slots: it refuses every script whose keys do not share a slot."""
-    with LocalServer(program, config={"cluster-enabled": "yes"}) as server:
-        with redis.Redis(port=server.port) as node:
-            node.execute_command("CLUSTER", "ADDSLOTS", *range(16384))
-            eventually(lambda: node.execute_command("CLUSTER INFO")["cluster_state"] == "ok")
-        yield Reached(server, f"redis+cluster://127.0.0.1:{server.port}")
+    """A cluster of three nodes that share the slots: none takes a script whose keys lie in more than one slot."""
+    with ExitStack() as stack:
+        config = {"cluster-enabled": "yes"}
+        nodes = [stack.enter_context(LocalServer(program, config=config)) for _ in range(3)]
+        clients = [stack.enter_context(redis.Redis(port=node.port)) for node in nodes]
+        for number, client in enumerate(clients):
+            client.execute_command("CLUSTER", "ADDSLOTS", *range(number, SLOTS, len(nodes)))
+            client.execute_command("CLUSTER", "MEET", "127.0.0.1", nodes[0].port)
+        eventually(lambda: all(client.execute_command("CLUSTER INFO")["cluster_state"] == "ok" for client in clients))
+        yield Reached(nodes[0], f"redis+cluster://127.0.0.1:{nodes[0].port}", nodes[1:])
 
 
 @contextmanager
