@@ -189,11 +189,11 @@ def test_the_end_is_told_once(world: World) -> None:
 
 def test_what_is_handed_back_is_acknowledged_after_its_followers_know(world: World) -> None:
     order: list[Any] = []
-    world.log.handed_back = lambda delivery: order.append(list(world.answers))  # type: ignore[method-assign]
+    world.log.handed_back = lambda delivery: order.append((delivery.why, list(world.answers)))  # type: ignore[method-assign]
     delivery = world.delivery()
-    delivery.pass_gates([gate(CONTROL, lambda delivery, proceed: delivery.hand_back())], never)
+    delivery.pass_gates([gate(CONTROL, lambda delivery, proceed: delivery.hand_back("limited"))], never)
     delivery.end("success")
-    assert order == [[]]
+    assert order == [("limited", [])]
     assert world.answers == ["ack"]
     assert world.log.told == []
 

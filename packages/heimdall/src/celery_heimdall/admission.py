@@ -202,8 +202,8 @@ class HeimdallGate(Gate):
         self._set_route(delivery)
         proceed()
 
-    def _parked(self, claim: Claim, delivery: Delivery, _: Callable[[], None], wait_ms: int) -> None:
-        delivery.hand_back()
+    def _parked(self, claim: Claim, delivery: Delivery, _: Callable[[], None], wait_ms: int, why: str) -> None:
+        delivery.hand_back(why)
         wait = wait_ms / 1000
         event(logger, logging.INFO, "task_parked", task=self.task.name, task_id=claim.task_id, wait=wait)
         task_rate_limited.send(sender=self.task, task_id=claim.task_id, wait=wait)
@@ -215,13 +215,13 @@ class HeimdallGate(Gate):
         dispatcher = delivery.consumer.event_dispatcher
         if dispatcher and dispatcher.enabled:
             dispatcher.send("task-revoked", uuid=claim.task_id, terminated=False, signum=None, expired=False)
-        delivery.hand_back()
+        delivery.hand_back("ended")
         task_deduplicated.send(sender=self.task, task_id=claim.task_id, holder=holder)
 
     def _drop(self, claim: Claim, delivery: Delivery, _: Callable[[], None], why: str) -> None:
         # A second copy of a message whose task is kept, has ended, or goes on under another token.
         event(logger, logging.INFO, "copy_dropped", task=self.task.name, task_id=claim.task_id, why=why)
-        delivery.hand_back()
+        delivery.hand_back("ended")
 
     def _set_route(self, delivery: Delivery) -> None:
         """A woken message counts as received from where it was sent to: a retry goes back there."""

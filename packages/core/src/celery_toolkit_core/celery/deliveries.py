@@ -64,6 +64,7 @@ class Delivery:
         pid: The process that runs the body, once it has started.
         runtime: Seconds that the body took, known when it has returned or raised.
         error: What the child reported of an exception: `exception`, and `traceback` as text.
+        why: The word with which it was handed back.
         marks: What gates and strategies of this process want to tell each other; never leaves the process.
     """
 
@@ -84,6 +85,7 @@ class Delivery:
         self.pid: int | None = None
         self.runtime: float | None = None
         self.error: Any = None
+        self.why = ""
         self.marks: set[str] = set()
         self._ack = ack
         self._reject = reject
@@ -148,9 +150,14 @@ class Delivery:
         """Tell `follower` of everything that happens from now on; followers are told in the order of their coming."""
         self._followers.append(follower)
 
-    def hand_back(self) -> None:
-        """The message was taken without having run: tell the followers, then acknowledge what the broker delivered."""
+    def hand_back(self, why: str = "") -> None:
+        """The message was taken without having run: tell the followers, then acknowledge what the broker delivered.
+
+        Args:
+            why: A word for people and for other controls: ``limited``, ``locked``; ``ended`` if it does not come again.
+        """
         if self._leave():
+            self.why = why
             self._tell("handed_back")
             self._close()
             self._ack(logger, self.consumer.connection_errors)

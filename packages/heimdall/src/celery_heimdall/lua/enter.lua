@@ -11,8 +11,8 @@
 --       14 1: its time has not come, decide the limits when the body starts  15 1: a duplicate waits and joins
 --       16 id of the holder that it joins, or ''  17 label  18 task name  19 spec of the limits' lane
 --       20 spec of the lock's lane  then the limits'
--- Returns {'run', fence, expected holder's id or ''} | {'parked', ms until the next look} | {'join', holder's id, how it ended}
---       | {'duplicate', holder's id} | {'drop', why} | {'message'}: call again with the message
+-- Returns {'run', fence, expected holder's id or ''} | {'parked', ms until the next look, 'locked' or 'limited'}
+--       | {'join', holder's id, how it ended} | {'duplicate', holder's id} | {'drop', why} | {'message'}: call again with the message
 local us = now_us()
 local now = math.floor(us / 1000)
 local id, token, attempt = ARGV[1], ARGV[2], tonumber(ARGV[3])
@@ -43,7 +43,21 @@ local function wait_for_lock(due_ms)
     return {'message'}
   end
   park(KEYS, KEYS[8], ARGV[11], ARGV[20], id, item, message, due_ms, now)
-  return {'parked', due_ms - now}
+  return {'parked', due_ms - now, 'locked'}
+end
+
+-- Write down whose the key is, unless a later call has got it meanwhile.
+local function take_key(state)
+  if state.queued and state.queued ~= id or unique == 'start' and (attempt > 0 or item.owed) then
+    return
+  end
+  if state.former and state.former ~= id then
+    lock_owe(KEYS[9], state.owed, state.former)
+  end
+  redis.call('HSET', KEYS[9], 'queued_id', id, 'queued_attempt', attempt, 'queued_until_ms', state.until_ms or now + ttl_ms,
+    'label', ARGV[17], 'task', ARGV[18])
+  redis.call('HDEL', KEYS[9], 'reserved_until_ms')
+  return true
 end
 
 local state
@@ -69,11 +83,10 @@ if unique ~= 'none' then
       return wait_for_lock(math.min(state.until_ms or state.ends_ms, state.ends_ms or state.until_ms))
     end
   end
-  if state.queued and state.queued ~= id and not (unique == 'start' and attempt > 0) then
-    if attempt > 0 then
-      -- A retry that lost its key to a later call, after its own time was over: it runs behind that one.
-      return wait_for_lock(now + 5000)
-    elseif holder then
+  -- What was accepted before is never turned away for a later call: it runs when nobody does.
+  item.owed = item.owed or attempt > 0 or lock_owes(state.owed, id)
+  if state.queued and state.queued ~= id and not item.owed then
+    if holder then
       item.holder = state.queued
       return wait_for_lock(state.until_ms)
     end
@@ -112,15 +125,13 @@ if limited then
     end
     if state then
       -- Waiting for a limit it keeps its place in the queue, not the right to run.
-      if unique ~= 'start' or attempt == 0 then
-        redis.call('HSET', KEYS[9], 'queued_id', id, 'queued_attempt', attempt, 'queued_until_ms',
-          state.until_ms or now + ttl_ms, 'label', ARGV[17], 'task', ARGV[18])
-        redis.call('HDEL', KEYS[9], 'reserved_until_ms', 'taken_by')
+      if take_key(state) then
+        redis.call('HDEL', KEYS[9], 'taken_by')
         lock_keep(KEYS[9], now, state.until_ms or now + ttl_ms)
       end
     end
     if wait then
-      return {'parked', wait}
+      return {'parked', wait, 'limited'}
     end
   end
   item.state, item.lane, item.spec = 'entered', ARGV[10], ARGV[19]
@@ -138,13 +149,8 @@ local fence = 0
 if state then
   local lock = KEYS[9]
   local until_ms = state.until_ms or now + ttl_ms
-  if unique ~= 'start' or attempt == 0 then
-    redis.call('HSET', lock, 'queued_id', id, 'queued_attempt', attempt, 'queued_until_ms', until_ms,
-      'label', ARGV[17], 'task', ARGV[18])
-    redis.call('HDEL', lock, 'reserved_until_ms')
-    if unique == 'finish' then
-      redis.call('HSET', lock, 'taken_by', token)
-    end
+  if take_key(state) and unique == 'finish' then
+    redis.call('HSET', lock, 'taken_by', token)
   end
   if one_body then
     local _, given = lease_acquire(KEYS[10], KEYS[11], token, 1, lease_ms, us)
