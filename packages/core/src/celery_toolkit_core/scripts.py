@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from functools import cache
+from hashlib import sha1
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import NoScriptError
 
 from .connection import DRIVER_ERRORS, explain
+from .shortcut import Shortcut
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +25,7 @@ class Scripts:
     """The Lua scripts of one package, bound to one client.
 
     A script is ``lua/<name>.lua`` beside the package's modules. A line ``--@include package:name`` stands for that
-    other file of Lua functions, taken in once. Loading and NOSCRIPT are redis-py's business.
+    other file of Lua functions, taken in once.
 
     Args:
         client: A `redis.Redis` (or `RedisCluster`) that answers bytes.
@@ -33,6 +35,8 @@ class Scripts:
     def __init__(self, client: Any, package: str) -> None:
         self.client = client
         self.package = package
+        self._shortcut = Shortcut(client)
+        self._known: dict[str, tuple[str, str]] = {}
         self._bound: dict[str, Script] = {}
 
     def run(self, name: str, keys: Sequence[str], args: Sequence[Any] = (), *, client: Any = None) -> Any:
@@ -48,17 +52,36 @@ class Scripts:
             RedisUnavailable: The server is away, or did not answer within the client's timeout.
             RedisFull: The server is at ``maxmemory`` and the script had something to add.
         """
-        script = self._bound.get(name)
-        if script is None:
-            script = self._bound[name] = self.client.register_script(source(self.package, name))
+        known = self._known.get(name)
+        if known is None:
+            text = source(self.package, name)
+            # The name by which EVALSHA knows a script; nothing is kept secret by it.
+            known = self._known[name] = (sha1(text.encode(), usedforsecurity=False).hexdigest(), text)
+        if client is not None:
+            return self._script(name, known[1])(keys=list(keys), args=list(args), client=client)
         try:
-            try:
-                return script(keys=list(keys), args=list(args), client=client)
-            except NoScriptError:
-                # Flushed once more between redis-py's loading and its second try: send the text itself.
-                return self.client.eval(script.script, len(keys), *keys, *args)
+            return self._run(*known, keys, args)
         except DRIVER_ERRORS as error:
             raise explain(error, self.client) from error
+
+    def _run(self, sha: str, text: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        try:
+            return self._shortcut.call("EVALSHA", sha, len(keys), *keys, *args)
+        except NoScriptError:
+            pass
+        self.client.script_load(text)
+        try:
+            return self.client.evalsha(sha, len(keys), *keys, *args)
+        except NoScriptError:
+            # Flushed once more between the two: send the text itself.
+            return self.client.eval(text, len(keys), *keys, *args)
+
+    def _script(self, name: str, text: str) -> Script:
+        # Redis-py's own kind: with it a pipeline sees by itself to the loading.
+        script = self._bound.get(name)
+        if script is None:
+            script = self._bound[name] = self.client.register_script(text)
+        return script
 
 
 @cache

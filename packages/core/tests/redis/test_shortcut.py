@@ -1,0 +1,86 @@
+"""The short way to the server does what redis-py's long one does."""
+
+from __future__ import annotations
+
+import pytest
+import redis
+from redis.exceptions import DataError
+
+from celery_toolkit_core.connection import connect
+from celery_toolkit_core.shortcut import Shortcut
+from celery_toolkit_testkit import eventually
+
+ARGUMENTS = ["ä", b"\xff\x00", "", 7, -1.5, 10**20, "x" * 100_000]
+
+
+@pytest.fixture
+def plain(redis_server, redis_url):
+    with redis.Redis.from_url(redis_server.url, socket_timeout=30) as client:
+        yield client
+
+
+def test_every_kind_of_argument_arrives_as_it_does_by_redis_py(plain):
+    echo = ("EVAL", "return ARGV", 0, *ARGUMENTS)
+    assert Shortcut(plain).call(*echo) == plain.execute_command(*echo)
+    with pytest.raises(DataError):
+        Shortcut(plain).call("ECHO", True)
+
+
+def test_the_long_way_is_not_gone_where_it_is_not_needed(plain):
+    def long_way(*command):
+        raise AssertionError(command)
+
+    plain._execute_command = long_way
+    assert Shortcut(plain).call("ECHO", "x") == b"x"
+
+
+def test_whoever_watches_redis_py_sees_our_commands(plain, monkeypatch):
+    """Tracers put a function of theirs in the place of ``execute_command``, before or after our client is made."""
+    seen = []
+    execute = redis.Redis.execute_command
+
+    def traced(self, *command, **options):
+        seen.append(command)
+        return execute(self, *command, **options)
+
+    shortcut = Shortcut(plain)
+    with monkeypatch.context() as patch:
+        patch.setattr(redis.Redis, "execute_command", traced)
+        shortcut.call("ECHO", "a")
+    shortcut.call("ECHO", "b")
+    plain.execute_command = lambda *command: seen.append(command)
+    shortcut.call("ECHO", "c")
+    assert seen == [("ECHO", "a"), ("ECHO", "c")]
+
+
+def test_a_client_with_one_connection_or_another_encoding_keeps_its_ways(redis_server, redis_url):
+    with redis.Redis.from_url(redis_server.url, single_connection_client=True) as single:
+        assert Shortcut(single).call("ECHO", "x") == b"x"
+        assert len(single.client_list()) == 1
+    with redis.Redis.from_url(redis_server.url, encoding="latin-1") as other:
+        assert Shortcut(other).call("ECHO", "ä") == b"\xe4"
+
+
+def test_a_broken_connection_is_tried_once_more_and_given_back(tcp_proxy):
+    proxy = tcp_proxy()
+    with connect(proxy.url, timeout=30.0) as client:
+        shortcut = Shortcut(client)
+        shortcut.call("PING")
+        proxy.cut()
+        assert shortcut.call("ECHO", "x") == b"x"
+        for _ in range(20):
+            with pytest.raises(redis.ResponseError):
+                shortcut.call("NO SUCH COMMAND")
+        assert eventually(lambda: len(client.client_list())) == 1
+
+
+def test_a_silent_server_is_asked_once(tcp_proxy):
+    proxy = tcp_proxy()
+    with connect(proxy.url, timeout=0.3) as client:
+        shortcut = Shortcut(client)
+        shortcut.call("PING")
+        before = proxy.commands["ECHO"]
+        with proxy.silent(), pytest.raises(redis.TimeoutError):
+            shortcut.call("ECHO", "x")
+        assert proxy.commands["ECHO"] - before <= 1
+        assert eventually(lambda: shortcut.call("ECHO", "y") == b"y")
