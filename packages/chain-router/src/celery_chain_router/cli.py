@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from celery_toolkit_core.ring import HashRing
 
     from .router import ChainRouter
+    from .sharing import Sharing
+    from .traffic import Traffic
 
 
 @click.group("chain-router", cls=Group)
@@ -24,16 +26,18 @@ def chain_router() -> None:
 @json_option
 @pass_app
 def workers(app: Any, as_json: bool) -> None:
-    """List the workers: state, weight, share of the keys, who holds the name."""
+    """List the workers: state, weight, share of the keys, messages per minute, who holds the name."""
     router = _router(app)
     members = router.sharing.view.members if router.sharing else {}
-    shares = router.ring.shares()
+    shares, traffic = router.ring.shares(), _traffic(router)
     rows = [
         {
             "name": name,
             "state": members[name].state if name in members else "registered",
             "weight": members[name].weight if name in members else router.ring.weights.get(name),
             "share": round(shares.get(name, 0.0), 4),
+            "per_minute": traffic[name].received if name in traffic else None,
+            "other_view": traffic[name].other_view if name in traffic else None,
             "lease_s": round(members[name].seconds, 1) if name in members else None,
             "holder": members[name].holder if name in members else None,
         }
@@ -47,18 +51,49 @@ def workers(app: Any, as_json: bool) -> None:
 @json_option
 @pass_app
 def ring(app: Any, plot: Path | None, as_json: bool) -> None:
-    """Show the ring: its fingerprint and each worker's exact share of the keys."""
-    found = _router(app).ring
+    """Show the ring: its fingerprint and each worker's exact share of the keys.
+
+    `other_view` counts messages per minute whose sender had another ring: for a second after each change that is as it
+    must be, for longer some process does not follow.
+    """
+    router = _router(app)
+    found, traffic = router.ring, _traffic(router)
     if plot is not None:
         from .picture import ring_picture
 
         try:
-            plot.write_text(ring_picture(found), encoding="utf-8")
+            plot.write_text(ring_picture(found, {name: each.received for name, each in traffic.items()}), "utf-8")
         except OSError as error:
             raise click.ClickException(f"--plot {plot}: {error.strerror}") from error
     shares = {name: round(share, 4) for name, share in found.shares().items()}
-    document = {"fingerprint": found.fingerprint, "virtual_nodes": found.virtual_nodes, "workers": len(found)}
+    document = {
+        "fingerprint": found.fingerprint,
+        "virtual_nodes": found.virtual_nodes,
+        "workers": len(found),
+        "other_view": round(sum(each.other_view for each in traffic.values()), 2),
+    }
     show({**document, "shares": shares} if as_json else {**document, **shares}, as_json=as_json)
+
+
+@chain_router.command("top-keys")
+@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="So many keys at most.")
+@click.option("--worker", help="Only the keys of this worker.")
+@json_option
+@pass_app
+def top_keys(app: Any, limit: int, worker: str | None, as_json: bool) -> None:
+    """List the hottest keys of the last minutes: which worker got how many messages of each per minute.
+
+    A rate may be too high by `excess` at most. How many keys each worker tells of is the setting chain_router_top_keys.
+    """
+    router = _router(app)
+    _shared(router)
+    rows: list[dict[str, Any]] = [
+        {"key": label, "worker": name, "per_minute": rate, "excess": excess, "hash": key}
+        for name, each in _traffic(router).items()
+        if worker in (None, name)
+        for key, label, rate, excess in each.top
+    ]
+    show(sorted(rows, key=lambda row: -row["per_minute"])[:limit], as_json=as_json)
 
 
 @chain_router.command()
@@ -101,15 +136,16 @@ def plan(app: Any, add: tuple[str, ...], remove: tuple[str, ...], as_json: bool)
 
 @chain_router.command()
 @click.argument("name")
+@json_option
 @pass_app
-def drain(app: Any, name: str) -> None:
+def drain(app: Any, name: str, as_json: bool) -> None:
     """Give the worker NAME no new keys; it goes on with what is in its queue. Starting it anew ends this."""
-    sharing = _router(app).sharing
-    if sharing is None:
-        raise click.ClickException("the membership is not shared: set chain_router_redis_url")
-    if not sharing.membership.drain(name):
+    if not _shared(_router(app)).membership.drain(name):
         raise click.ClickException(f"no living worker has the name {name!r}")
-    click.echo(f"{name} gets no new keys")
+    if as_json:
+        show({"draining": name}, as_json=True)
+    else:
+        click.echo(f"{name} gets no new keys")
 
 
 def _router(app: Any) -> ChainRouter:
@@ -126,6 +162,16 @@ def _router(app: Any) -> ChainRouter:
         sharing.membership.view()
         sharing.refresh()
     return router
+
+
+def _shared(router: ChainRouter) -> Sharing:
+    if router.sharing is None:
+        raise click.ClickException("the membership is not shared: set chain_router_redis_url")
+    return router.sharing
+
+
+def _traffic(router: ChainRouter) -> dict[str, Traffic]:
+    return router.sharing.membership.traffic() if router.sharing else {}
 
 
 def _changed(ring: HashRing, add: tuple[str, ...], remove: tuple[str, ...]) -> HashRing:

@@ -44,10 +44,10 @@ class KeyRules:
         self._places: dict[str, tuple[Any, int | None, Any]] = {}
         self._complaints: set[tuple[str, str]] = set()
 
-    def encoded(
+    def found(
         self, name: str, args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None, task: Any = None
-    ) -> bytes:
-        """The key of a call in canonical bytes; never raises.
+    ) -> tuple[Any, bytes]:
+        """The key of a call, and its canonical bytes; never raises.
 
         Args:
             name: The task's name.
@@ -59,10 +59,10 @@ class KeyRules:
             if value is None:
                 continue
             try:
-                return key_bytes(value)
+                return value, key_bytes(value)
             except Exception as error:  # noqa: BLE001  # a user's object may raise anything while it is encoded
                 self._complain(name, "chain_router_key_unusable", error)
-        return key_bytes(name)
+        return name, key_bytes(name)
 
     def _values(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], task: Any) -> Iterator[Any]:
         if self.extractor is not None:

@@ -10,6 +10,7 @@ from celery_toolkit_core.parameters import milliseconds
 from celery_toolkit_core.scripts import Scripts
 
 from .errors import WorkerNameTaken
+from .traffic import Traffic
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 State = Literal["up", "draining", "gone"]
 
-_KINDS = ("records", "tokens", "ends", "draining", "gone", "epoch")
+_KINDS = ("records", "tokens", "ends", "draining", "gone", "epoch", "traffic")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ class Membership:
         self._keys = [keys.key(kind) for kind in _KINDS]
         self._scripts = Scripts(client, "celery_chain_router")
 
-    def join(self, names: Sequence[str], token: str, record: str, *, slots: str = "") -> Joined:
+    def join(self, names: Sequence[str], token: str, record: str, *, slots: str = "", traffic: str = "") -> Joined:
         """Take the first free name, or give a sign of life for the name that `token` has.
 
         Args:
@@ -109,12 +110,13 @@ class Membership:
             token: Identifies this process.
             record: `Member.record` of this worker.
             slots: When all names are taken, or none is given: take the first free of ``<slots>1``, ``<slots>2``, ...
+            traffic: `Traffic.record` of this worker.
 
         Raises:
             WorkerNameTaken: All names have a living owner and no slot is wanted. `remaining` of the error says for
                 how many seconds, unless the owner gives a sign of life.
         """
-        answer = self._scripts.run("join", self._keys, [token, self._lease_ms, record, slots, *names])
+        answer = self._scripts.run("join", self._keys, [token, self._lease_ms, record, slots, traffic, *names])
         if not answer[0]:
             holder = json.loads(answer[2] or b"{}").get("holder", "a worker")
             raise WorkerNameTaken(answer[1].decode(), holder, answer[3] / 1000)
@@ -135,3 +137,8 @@ class Membership:
             return known
         members = [Member.read(*rest[index : index + 4]) for index in range(0, len(rest), 4)]
         return View(int(epoch), {member.name: member for member in members})
+
+    def traffic(self) -> dict[str, Traffic]:
+        """Living member -> what it has received lately, as of its last sign of life."""
+        answer = self._scripts.run("traffic", self._keys)
+        return {answer[index].decode(): Traffic.read(answer[index + 1]) for index in range(0, len(answer), 2)}

@@ -7,37 +7,51 @@ from html import escape
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from celery_toolkit_core.ring import HashRing
 
 _SPACE = 2**64
 _ROW = 26
 
-_HEAD = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 720 {height}" font-family="system-ui, sans-serif">
-<style>text {{ fill: #24292f }} .bar {{ fill: #d0d7de }}
+_HEAD = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 920 {height}">
+<style>text {{ fill: #24292f; font: 14px system-ui, sans-serif }} .bar {{ fill: #d0d7de }} .head {{ font-size: 12px }}
 @media (prefers-color-scheme: dark) {{ text {{ fill: #e6edf3 }} .bar {{ fill: #444c56 }} }}</style>
 <title>Ring of {workers} workers, fingerprint {fingerprint}</title>"""
 
 
-def ring_picture(ring: HashRing) -> str:
-    """The ring as SVG: each worker has a colour; beside it every worker's exact share of the keys."""
-    shares = ring.shares()
+def ring_picture(ring: HashRing, load: Mapping[str, float] | None = None) -> str:
+    """The ring as SVG, complete in itself: each worker has a colour, its exact share of the keys and its load.
+
+    Args:
+        ring: The ring.
+        load: Worker -> messages per minute, where it is known.
+    """
+    shares, load = ring.shares(), load or {}
     colours = {name: _colour(index) for index, name in enumerate(ring)}
-    height = max(320, 60 + _ROW * len(ring))
+    height = max(320, 80 + _ROW * len(ring))
     lines = [_HEAD.format(height=height, workers=len(ring), fingerprint=ring.fingerprint)]
     for start, end, name in _stretches(ring):
         lines.append(f'<path d="{_arc(start, end)}" fill="none" stroke="{colours[name]}" stroke-width="36"/>')
-    lines.append(f'<text x="160" y="165" text-anchor="middle" font-size="15">{len(ring)} workers</text>')
-    largest = max(shares.values(), default=1.0)
+    lines.append(f'<text x="160" y="165" text-anchor="middle">{len(ring)} workers</text>')
+    lines.append('<text class="head" x="550" y="30">share of the keys</text>')
+    lines.append('<text class="head" x="740" y="30">messages per minute</text>')
+    largest, busiest = max(shares.values(), default=1.0), max(load.values(), default=0.0) or 1.0
     for index, (name, share) in enumerate(shares.items()):
-        y = 40 + _ROW * index
+        y = 60 + _ROW * index
         label = name if len(name) <= 22 else f"{name[:21]}…"
         lines.append(f'<rect x="340" y="{y - 12}" width="14" height="14" fill="{colours[name]}"/>')
-        lines.append(f'<text x="362" y="{y}" font-size="14">{escape(label)}</text>')
-        lines.append(f'<rect class="bar" x="550" y="{y - 12}" width="{100 * share / largest:.1f}" height="14"/>')
-        lines.append(f'<text x="656" y="{y}" font-size="14">{share:.1%}</text>')
+        lines.append(f'<text x="362" y="{y}">{escape(label)}</text>')
+        lines += _bar(550, y, share / largest, f"{share:.1%}")
+        lines += _bar(740, y, load[name] / busiest, f"{load[name]:,.0f}") if name in load else []
     return "\n".join([*lines, "</svg>\n"])
+
+
+def _bar(x: int, y: int, length: float, text: str) -> list[str]:
+    return [
+        f'<rect class="bar" x="{x}" y="{y - 12}" width="{100 * length:.1f}" height="14"/>',
+        f'<text x="{x + 106}" y="{y}">{text}</text>',
+    ]
 
 
 def _stretches(ring: HashRing) -> Iterator[tuple[float, float, str]]:

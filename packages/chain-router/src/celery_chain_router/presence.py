@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from .membership import Membership
+    from .traffic import Traffic
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,8 @@ class Presence:
         self, membership: Membership, hostname: str, weight: float, companions: Callable[[str], Sequence[str]]
     ) -> None:
         self.name = ""
+        #: Tells what the worker has received lately, once it receives.
+        self.traffic: Callable[[], Traffic] | None = None
         self._membership = membership
         self._holder = f"{hostname} (pid {os.getpid()})"
         self._weight = weight
@@ -86,7 +89,8 @@ class Presence:
         Raises:
             WorkerNameTaken: This process was taken for dead, and another has the name now.
         """
-        joined = self._membership.join([self.name], self._token, self._record(self.name))
+        traffic = self.traffic().record() if self.traffic else ""
+        joined = self._membership.join([self.name], self._token, self._record(self.name), traffic=traffic)
         if joined.fresh:
             event(logger, logging.WARNING, "chain_router_rejoined", name=self.name)
 

@@ -7,6 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Literal
 
 from celery._state import get_current_app
+from celery.utils.saferepr import saferepr
 
 from celery_toolkit_core.canonical import key_bytes
 from celery_toolkit_core.errors import InvalidParameter
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from .tables import Table
 
 logger = logging.getLogger(__name__)
+
+#: Characters of a key that people get to see.
+_LONGEST_LABEL = 100
 
 
 class ChainRouter:
@@ -115,6 +119,11 @@ class ChainRouter:
     def ring(self) -> HashRing:
         """The ring that decides now."""
         return self._ring_table.lookup
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits: two routers that show the same send every key to the same queue."""
+        return self._table.lookup.fingerprint
 
     @property
     def registered(self) -> list[str]:
@@ -207,6 +216,15 @@ class ChainRouter:
         """
         return self._at(self._options.hash_function(key_bytes(key)))
 
+    def label(
+        self, position: int, name: str, args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None, task: Any
+    ) -> str:
+        """The key of a received call in words; its hash where the sender has found another key than this process."""
+        value, data = self._rules.found(name, args, kwargs, task)
+        if self._options.hash_function(data) != position:
+            return f"{position:016x}"
+        return value[:_LONGEST_LABEL] if isinstance(value, str) else str(saferepr(value, maxlen=_LONGEST_LABEL))
+
     def get_stats(self) -> dict[str, int]:
         """Worker -> how many calls this object has sent to it."""
         return {queue: self._routed[queue] for queue in self._table.lookup}
@@ -275,7 +293,7 @@ class ChainRouter:
             event(logger, logging.ERROR, "chain_router_not_shared", error=str(error))
 
     def _hash(self, name: str, args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None, task: Any = None) -> int:
-        return self._options.hash_function(self._rules.encoded(name, args, kwargs, task))
+        return self._options.hash_function(self._rules.found(name, args, kwargs, task)[1])
 
     def _at(self, position: int) -> str | None:
         lookup = self._table.lookup

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from celery_toolkit_core.parameters import flag, seconds, text
+from celery_toolkit_core.parameters import count, flag, seconds, text
 from celery_toolkit_core.settings import setting
 
 from .names import weight
@@ -23,6 +23,7 @@ class ChainRouterSettings:
         ring: Name of the ring. Applications that share a Redis but not their workers give each its own.
         lease: Seconds after which a worker that shows no sign of life is taken off the ring.
         weight: A worker's share of the keys against a worker of weight 1.
+        top_keys: How many of its hottest keys a worker tells of, 0 to 1,000; see ``celery chain-router top-keys``.
         discovery: Whether workers join by themselves and the membership is shared.
     """
 
@@ -31,4 +32,5 @@ class ChainRouterSettings:
     ring: str = setting("main", text)
     lease: float = setting(30.0, seconds)
     weight: float = setting(1.0, lambda _, value: weight(value))
+    top_keys: int = setting(20, lambda name, value: count(name, value, least=0, most=1000))
     discovery: bool = setting(True, flag)

@@ -20,11 +20,11 @@ from celery_toolkit_core.log import event
 
 from .discovery import find_router, settings_of
 from .errors import WorkerNameTaken
-from .mark import Mark
 from .names import weight, worker_name
 from .orphans import Orphans
 from .presence import Presence
 from .settings import PREFIX, ChainRouterSettings
+from .traffic import TrafficCounter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -147,7 +147,8 @@ class RingStep(WorkerStep):
         self.presence: Presence = consumer.controller.chain_router_presence
         self.orphans = Orphans(consumer.app, router.hash_function)
         self.sweeper = Keeper("chain-router-sweeper")
-        self._mismatches = 0
+        self.traffic = TrafficCounter(router, settings_of(consumer.app).top_keys)
+        self.presence.traffic = self.traffic.report
 
     def prepare(self, consumer: Any) -> None:
         """Begin to give signs of life, and to look for dead workers when elected."""
@@ -158,12 +159,12 @@ class RingStep(WorkerStep):
         office = Elected(Leases(membership.client, membership.key_space, ttl=interval), "sweep")
         self.sweeper.every(interval, self._sweep, elected=office, at_once=True)
         self.sweeper.start()
-        task_received.connect(self._compare_rings, weak=False)
+        task_received.connect(self.traffic.count, weak=False)
         worker_shutting_down.connect(self._announce_end, weak=False)
 
     def finish(self, consumer: Any) -> None:
         """Leave: the keys go to the others at once."""
-        task_received.disconnect(self._compare_rings)
+        task_received.disconnect(self.traffic.count)
         worker_shutting_down.disconnect(self._announce_end)
         self.sweeper.stop()
         # Before leaving: a sign of life after it would be a new joining.
@@ -180,16 +181,9 @@ class RingStep(WorkerStep):
             state.should_stop = _EX_FAILURE  # type: ignore[assignment]  # the stubs know only its first value
             return
         self.sharing.refresh()
-        mismatches, self._mismatches = self._mismatches, 0
+        mismatches, self.traffic.mismatches = self.traffic.mismatches, 0
         if mismatches:
-            ring = self.router.ring.fingerprint
-            event(logger, logging.INFO, "chain_router_split_view", messages=mismatches, ring=ring)
-
-    def _compare_rings(self, request: Any, **_: Any) -> None:
-        # For about a second after a change this is as it must be; for longer, a producer sees other members.
-        mark = Mark.read(request.request_dict)
-        if mark is not None and mark.ring and mark.ring != self.router.ring.fingerprint:
-            self._mismatches += 1
+            event(logger, logging.INFO, "chain_router_split_view", messages=mismatches, ring=self.router.fingerprint)
 
     def _sweep(self) -> None:
         # The script that gives a sign of life also takes the dead off the ring.

@@ -13,6 +13,7 @@ from celery.bin.celery import celery
 from click.testing import CliRunner, Result
 
 from celery_chain_router.membership import Member, Membership
+from celery_chain_router.traffic import Traffic
 from celery_toolkit_core.keys import KeySpace
 
 APP = """
@@ -47,6 +48,10 @@ def members(redis_client) -> Membership:
     for name in ("w1", "w2", "w3"):
         members.join([name], f"token of {name}", Member(name, "up", 1.0, f"{name}@h (pid 1)").record())
     members.leave("w3", "token of w3")
+    traffic = Traffic(120.0, 1.5, (("00", "c1", 90.0, 0.0), ("01", "c\x1b2", 30.0, 0.25)))
+    members.join(["w1"], "token of w1", members.view().members["w1"].record(), traffic=traffic.record())
+    more = Traffic(60.0, 0.0, (("02", "c3", 60.0, 0.0),))
+    members.join(["w2"], "token of w2", members.view().members["w2"].record(), traffic=more.record())
     return members
 
 
@@ -58,6 +63,32 @@ def test_workers_are_listed_with_state_and_share(run, members):
     assert rows["w1"]["share"] + rows["w2"]["share"] == pytest.approx(1, abs=0.001)
     assert rows["w3"]["share"] == 0
     assert rows["w1"]["holder"] == "w1@h (pid 1)"
+    assert [rows[name]["per_minute"] for name in ("w1", "w2", "w3")] == [120, 60, None]
+    assert [rows[name]["other_view"] for name in ("w1", "w2", "w3")] == [1.5, 0, None]
+
+
+def test_the_hottest_keys_of_all_workers_are_listed(run, members):
+    rows = json.loads(run("top-keys", "--json").stdout)
+    assert [(row["key"], row["worker"], row["per_minute"]) for row in rows] == [
+        ("c1", "w1", 90),
+        ("c3", "w2", 60),
+        ("c\x1b2", "w1", 30),
+    ]
+    assert [row["key"] for row in json.loads(run("top-keys", "--limit", "1", "--json").stdout)] == ["c1"]
+    assert [row["key"] for row in json.loads(run("top-keys", "--worker", "w2", "--json").stdout)] == ["c3"]
+    table = run("top-keys").stdout
+    assert "c1" in table
+    assert "\x1b" not in table
+
+
+def test_a_split_view_is_shown(run, members):
+    assert json.loads(run("ring", "--json").stdout)["other_view"] == 1.5
+    assert "other_view" in run("ring").stdout
+
+
+def test_every_command_speaks_json(run, members):
+    for arguments in (["workers"], ["ring"], ["where", "c1"], ["plan", "--add", "w4"], ["top-keys"], ["drain", "w2"]):
+        json.loads(run(*arguments, "--json").stdout)
     assert "w1@h (pid 1)" in run("workers").stdout
 
 
@@ -93,7 +124,9 @@ def test_the_ring_is_drawn(run, members, tmp_path):
     assert set(json.loads(done.stdout)["shares"]) == {"w1", "w2"}
     picture = ElementTree.parse(tmp_path / "ring.svg").getroot()
     assert len(picture.findall("{*}path")) > 100
-    assert {"w1", "w2"} <= {text.text for text in picture.findall("{*}text")}
+    assert {"w1", "w2", "120"} <= {text.text for text in picture.findall("{*}text")}
+    # Complete in itself: nothing is fetched from elsewhere.
+    assert "href" not in (tmp_path / "ring.svg").read_text()
 
 
 def test_mistakes_are_one_line(run, members):

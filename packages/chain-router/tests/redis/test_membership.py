@@ -9,6 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from celery_chain_router.errors import WorkerNameTaken
 from celery_chain_router.membership import Member, Membership
+from celery_chain_router.traffic import Traffic
 from celery_toolkit_core.keys import KeySpace
 from celery_toolkit_testkit import eventually
 
@@ -45,6 +46,20 @@ def test_a_sign_of_life_raises_no_epoch(members):
     assert members.view(view) is view
     members.join(["worker1"], "t1", record(weight=2))
     assert members.view(view).epoch > view.epoch
+
+
+def test_traffic_comes_with_a_sign_of_life_raises_no_epoch_and_ends_with_the_member(members, redis_client):
+    members.join(["worker1"], "t1", record())
+    members.join(["worker2"], "t2", record())
+    view = members.view()
+    members.join(["worker1"], "t1", record(), traffic=Traffic(2.0).record())
+    members.join(["worker2"], "t2", record(), traffic="poisoned")
+    assert members.traffic() == {"worker1": Traffic(2.0), "worker2": Traffic()}
+    assert members.view(view) is view
+    members.leave("worker2", "t2")
+    end_lease(redis_client, "worker1")
+    members.join(["worker3"], "t3", record())
+    assert members.traffic() == {}
 
 
 def test_a_name_has_one_living_owner(members):
@@ -129,10 +144,11 @@ def test_a_server_that_lost_its_data_is_rebuilt_with_a_higher_epoch(members, red
 def test_every_key_has_an_end_and_the_long_dead_are_forgotten(members, redis_client):
     members.join(["worker1"], "t1", record())
     members.join(["worker2"], "t2", record())
+    members.join(["worker2"], "t2", record(), traffic=Traffic(1.0).record())
     members.drain("worker2")
     members.leave("worker1", "t1")
     keys = redis_client.keys("*")
-    assert len(keys) == 6
+    assert len(keys) == 7
     assert all(redis_client.pttl(key) > 6 * 24 * 3600 * 1000 for key in keys)
     redis_client.zadd(KEYS.key("gone"), {"worker1": 1})
     members.join(["worker2"], "t2", record())

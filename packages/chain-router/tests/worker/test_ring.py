@@ -252,6 +252,19 @@ def test_a_producer_with_another_ring_is_noticed(ring_app, start, redis_url):
     one.wait_for_log("chain_router_split_view messages=1")
 
 
+def test_workers_tell_which_keys_are_hot(ring_app, start, event_log):
+    start("a")
+    follow(ring_app, "a")
+    for number in range(30):
+        ring_app.work.delay(number, "hot" if number % 3 else f"cold {number}")
+    event_log.wait_for(30, kind="done")
+    traffic = ring_app.router.sharing.membership.traffic
+    eventually(lambda: traffic()["a"].received > 15)
+    [(_, label, rate, excess), *others] = traffic()["a"].top
+    assert (label, excess, len(others)) == ("hot", 0, 10)
+    assert rate > 5 * others[0][2]
+
+
 def test_a_wrong_setting_stops_a_worker_in_one_line(celery_worker_process):
     worker = celery_worker_process("ring_app", name="a", env={"LEASE": "-1"}, wait=False)
     assert worker.wait() != 0
