@@ -19,8 +19,8 @@ IDS = st.sampled_from(["a", "b", "c"])
 class OneLock(RuleBasedStateMachine):
     """The model.
 
-    `queued` was accepted, when `tied` only for as long as its body's lease; `runner` is the (id, token) whose body
-    runs; `ended` ended last.
+    `queued` was accepted, when `tied` only for as long as its body's lease; `former` was, until its worker died, and is
+    `owed` a run as soon as another takes the key; `runner` is the (id, token) whose body runs; `ended` ended last.
     """
 
     task: HeimdallTask
@@ -29,10 +29,16 @@ class OneLock(RuleBasedStateMachine):
         super().__init__()
         self.task.heimdall_store.client.flushall()
         self.lock = lock_of(self.task, "one")
-        self.queued = self.runner = self.ended = None
+        self.queued = self.former = self.runner = self.ended = None
+        self.owed = set()
         self.tied = False
         self.fence = self.deliveries = 0
         self.parked = set()
+
+    def accept(self, task_id, tied):
+        if self.former not in (None, task_id):
+            self.owed.add(self.former)
+        self.queued, self.former, self.tied = task_id, None, tied
 
     def claim(self, task_id, token):
         return Claim(self.task, Call(self.task), "one", task_id, 0, token)
@@ -42,7 +48,7 @@ class OneLock(RuleBasedStateMachine):
         answer = self.lock.reserve(task_id, 0, 60)
         assert (answer.holder is None) == (self.queued in (None, task_id))
         if answer.holder is None:
-            self.queued, self.tied = task_id, False
+            self.accept(task_id, tied=False)
             if self.ended == task_id:
                 self.ended = None
         else:
@@ -69,7 +75,7 @@ class OneLock(RuleBasedStateMachine):
             assert (verdict, rest) == ("drop", ["kept"])
         elif self.ended == task_id:
             assert (verdict, rest) == ("drop", ["ended"])
-        elif self.queued not in (None, task_id):
+        elif self.queued not in (None, task_id) and task_id not in self.owed:
             assert (verdict, rest) == ("duplicate", [self.queued])
         elif self.runner is not None:
             assert verdict == "parked"
@@ -77,19 +83,23 @@ class OneLock(RuleBasedStateMachine):
         else:
             assert verdict == "run"
             assert rest[0] > self.fence
-            self.queued, self.tied, self.runner, self.fence = task_id, True, (task_id, token), rest[0]
+            self.runner, self.fence = (task_id, token), rest[0]
+            if self.queued in (None, task_id):
+                self.accept(task_id, tied=True)
 
     @precondition(lambda self: self.runner)
     @rule(outcome=st.sampled_from(["success", "failure", "retry", "revoked"]))
     def end(self, outcome):
         task_id, token = self.runner
         comes_back = outcome == "retry"
-        self.tied = self.tied and not comes_back
+        if self.queued == task_id:
+            self.tied = self.tied and not comes_back
         for _ in range(2):  # a lost answer is asked for again
             self.claim(task_id, token).finish(outcome, comes_back=comes_back)
         self.runner = None
         if not comes_back:
             self.ended = task_id
+            self.owed.discard(task_id)
             if self.queued == task_id:
                 self.queued = None
 
@@ -106,7 +116,7 @@ class OneLock(RuleBasedStateMachine):
         """The end of a lease, without the wait for it."""
         self.task.heimdall_store.client.delete(self.lock.keys[1])
         if self.queued == self.runner[0] and self.tied:
-            self.queued = None
+            self.queued, self.former = None, self.queued
         self.runner = None
 
 

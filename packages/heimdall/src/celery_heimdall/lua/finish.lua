@@ -52,6 +52,7 @@ if unique ~= 'none' then
   end
   if not comes_back then
     local until_ms = tonumber(redis.call('HGET', KEYS[9], 'queued_until_ms') or nil)
+    lock_pay(KEYS[9], id)
     redis.call('HSET', KEYS[9], 'ended_id', id, 'ended_state', ARGV[4], 'ended_attempt', ARGV[3])
     if not until_ms then
       redis.call('HDEL', KEYS[9], 'label', 'task')

@@ -12,22 +12,27 @@
 --                  running_since_ms            since when the body runs whose lease is in `running`
 --                  ended_id, ended_state       the task that ended last, so that its late copies are known as such
 --                  ended_attempt
+--                  owed                        ids, each between line ends: accepted tasks that lost the key to a later one
+--                                              before they had ended (their worker died, or the ttl passed). When they
+--                                              come back they are no duplicates: they run when no body does
 --                  label, task                 for people
 --   running  ZSET  \  lease.lua with one permit: who runs the body, by a token `<task id>/<delivery>`
 --   fences   HASH  /
--- The hash expires after queued_until_ms, at the earliest ENDED_MEMORY_MS after the last change, and is kept alive by
--- the lease.
+-- The hash expires one more ttl after queued_until_ms, at the earliest ENDED_MEMORY_MS after the last change, and is kept
+-- alive by the lease.
 local ENDED_MEMORY_MS = 600000
+local OWED_MOST = 32
 
 local function token_id(token)
   return token and token:match('^(.*)/[^/]*$')
 end
 
--- What holds at `now`: {queued = id, until_ms, attempt, reserved, token, running = id, ends_ms, since_ms, ended...}
+-- What holds at `now`: {queued = id, until_ms, attempt, reserved, token, running = id, ends_ms, since_ms,
+-- former = id that was accepted and has neither the key any more nor ended, owed, ended...}
 local function lock_read(lock, running, now)
   local f = redis.call('HMGET', lock, 'queued_id', 'queued_until_ms', 'reserved_until_ms', 'queued_attempt',
-    'running_since_ms', 'ended_id', 'ended_state', 'ended_attempt', 'taken_by')
-  local state = {ended = f[6], ended_state = f[7] or '', ended_attempt = tonumber(f[8] or 0)}
+    'running_since_ms', 'ended_id', 'ended_state', 'ended_attempt', 'taken_by', 'owed')
+  local state = {ended = f[6], ended_state = f[7] or '', ended_attempt = tonumber(f[8] or 0), owed = f[10] or ''}
   local runs = redis.call('ZRANGEBYSCORE', running, '(' .. now, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
   if runs[1] then
     state.token, state.ends_ms, state.since_ms = runs[1], tonumber(runs[2]), tonumber(f[5] or now)
@@ -37,12 +42,43 @@ local function lock_read(lock, running, now)
   if f[1] and now < until_ms and not (reserved_ms and now >= reserved_ms) and (not taken or taken == state.token) then
     state.queued, state.until_ms, state.attempt = f[1], until_ms, tonumber(f[4] or 0)
     state.reserved = reserved_ms
+  elseif f[1] and not reserved_ms and f[1] ~= f[6] then
+    state.former = f[1]
   end
   return state
 end
 
+local function lock_owes(owed, id)
+  return owed:find('\n' .. id .. '\n', 1, true) ~= nil
+end
+
+-- Remember that `id` was accepted; the oldest of too many is forgotten.
+local function lock_owe(lock, owed, id)
+  if not lock_owes(owed, id) then
+    owed = (owed == '' and '\n' or owed) .. id .. '\n'
+    local _, count = owed:gsub('\n', '')
+    if count > OWED_MOST + 1 then
+      owed = owed:sub(owed:find('\n', 2, true))
+    end
+    redis.call('HSET', lock, 'owed', owed)
+  end
+end
+
+local function lock_pay(lock, id)
+  local owed = redis.call('HGET', lock, 'owed')
+  if owed and lock_owes(owed, id) then
+    local from, to = owed:find('\n' .. id .. '\n', 1, true)
+    owed = owed:sub(1, from) .. owed:sub(to + 1)
+    if owed == '\n' then
+      redis.call('HDEL', lock, 'owed')
+    else
+      redis.call('HSET', lock, 'owed', owed)
+    end
+  end
+end
+
 local function lock_keep(lock, now, until_ms)
-  redis.call('PEXPIREAT', lock, math.max(until_ms or 0, now + ENDED_MEMORY_MS))
+  redis.call('PEXPIREAT', lock, math.max(2 * (until_ms or 0) - now, now + ENDED_MEMORY_MS))
 end
 
 -- The holder's end can be shared: it has ended in a way that left a result.

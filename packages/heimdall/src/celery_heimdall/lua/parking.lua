@@ -2,13 +2,14 @@
 --
 -- Data model, once per application (`keys` below, in this order)
 --   1 items   HASH  task id -> JSON {state, token, lane, spec, order, queue, since, parkings, attempt, holder, stamp,
---                   costs, returned}
+--                   costs, returned, owed}
 --                   state: parked   in its lane
 --                          waking   published to `<queue>.wake`; back in its lane when nobody takes it in time
 --                          entered  a worker has it in hand and its body has not begun; likewise
 --                   stamp: of its charge (core's limits.lua), as text: JSON in Lua has 14 digits
 --                   costs: what the start costs of each limit of its lane
 --                   returned: the token whose body was not allowed to start, if one was not
+--                   owed: it was accepted, and lost its key to a later one
 --                   token: `<task id>/<delivery>`; only the bearer of the token in the item may go on with it
 --   2 bodies  HASH  task id -> the message, as `StoredMessage.to_bytes` wrote it
 --   3 due     ZSET  lane -> when to look at it next (ms)

@@ -24,6 +24,9 @@ if state.queued == id then
   lock_keep(lock, now, math.max(until_ms, state.until_ms))
   return {1, state.reserved and 1 or 0}
 end
+if state.former and state.former ~= id then
+  lock_owe(lock, state.owed, state.former)
+end
 redis.call('HSET', lock, 'queued_id', id, 'queued_attempt', ARGV[2], 'queued_until_ms', until_ms,
   'reserved_until_ms', now + tonumber(ARGV[4]), 'label', ARGV[5], 'task', ARGV[6])
 redis.call('HDEL', lock, 'taken_by')

@@ -39,6 +39,7 @@ if item.parkings then
   redis.call('SET', KEYS[10], token, 'PX', BEGAN_MEMORY_MS)
 end
 if ARGV[5] == 'start' and redis.call('HGET', KEYS[8], 'queued_id') == id then
+  lock_owe(KEYS[8], redis.call('HGET', KEYS[8], 'owed') or '', id)
   redis.call('HDEL', KEYS[8], 'queued_id', 'queued_until_ms')
 end
 return {'go', stamp}

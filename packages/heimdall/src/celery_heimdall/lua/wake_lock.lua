@@ -20,7 +20,7 @@ for turn, id in ipairs(redis.call('ZRANGE', KEYS[7], 0, tonumber(ARGV[2]) - 1)) 
   elseif holder then
     goes = lock_settled(state, holder) or state.queued ~= holder and state.running ~= holder
   else
-    goes = free and (not state.queued or state.queued == id)
+    goes = free and (item.owed or not state.queued or state.queued == id)
     free = free and not goes
   end
   if goes then

@@ -1,0 +1,33 @@
+"""Tasks of the worker tests about rules that a user chooses; each says in the event log when its body runs."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from celery import Celery
+
+from celery_heimdall import HeimdallTask, Unique
+from celery_toolkit_testkit.events import log_event
+
+app = Celery("ruled")
+app.conf.update(
+    heimdall_redis_url=os.environ.get("RULED_REDIS"),
+    heimdall_lease=3.0,
+    heimdall_sweep=0.5,
+    broker_connection_retry_on_startup=True,
+    # What a killed worker had not acknowledged comes again when the next one starts.
+    broker_transport_options={"visibility_timeout": 2},
+)
+
+
+def body(task, key, seconds=0.0):
+    log_event(what="begin", task=task.name, id=task.request.id, key=key, retries=task.request.retries)
+    time.sleep(seconds)
+    log_event(what="end", task=task.name, id=task.request.id, key=key)
+    return key
+
+
+@app.task(bind=True, base=HeimdallTask, unique=Unique(by="key"), name="late", acks_late=True)
+def late(self, key, seconds=0.0):
+    return body(self, key, seconds)
