@@ -120,6 +120,7 @@ def test_the_admin_shows_periodic_tasks_results_and_dead_letters_and_the_button_
     eventually(lambda: "count the open orders" in admin("django_celery_beat/periodictask/"), 60, "beat's list")
     eventually(lambda: "shop.tasks.count_orders" in admin("django_celery_results/taskresult/"), 60, "a result")
     assert "SUCCESS" in browser.driver.page_source
+    browser.look(1280, dark=False)
     admin("django_celery_beat/periodictask/")
     assert not browser.errors()
     browser.shoot("beat")

@@ -15,7 +15,12 @@ from celery_showcase_presets import heavy_app, light_app, publisher_app
 def _shared() -> dict[str, object]:
     """Every ``CELERY_*`` of the Django settings, as Celery's own names."""
     found = {name[7:].lower(): getattr(settings, name) for name in dir(settings) if name.startswith("CELERY_")}
-    return {"broker": found.pop("broker_url"), "backend": found.pop("result_backend"), "include": ["shop.tasks"], **found}
+    return {
+        "broker": found.pop("broker_url"),
+        "backend": found.pop("result_backend"),
+        "include": ["shop.tasks"],
+        **found,
+    }
 
 
 heavy: Celery = heavy_app("shop-heavy", **_shared())
