@@ -2,39 +2,56 @@
 
 from __future__ import annotations
 
-import logging
-from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, Any, Protocol
 
-from celery_toolkit_core.celery.deliveries import CONTROL, Follower, Gate
-from celery_toolkit_core.celery.messages import StoredMessage
-from celery_toolkit_core.celery.worker import warn_of_unknown_settings
 from celery_toolkit_core.connection import connect, find_redis_url
-from celery_toolkit_core.deadletters import DeadLetter, DeadLetters
-from celery_toolkit_core.errors import InvalidParameter, ToolkitError
-from celery_toolkit_core.keys import KeySpace
-from celery_toolkit_core.log import event
+from celery_toolkit_core.errors import InvalidParameter
 from celery_toolkit_core.settings import read_settings
 
+from .rabbit_letters import RabbitLetters
+from .redis_letters import RedisLetters
 from .settings import PREFIX, ShowcaseSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from celery import Celery
 
-    from celery_toolkit_core.celery.deliveries import Delivery
-    from celery_toolkit_core.celery.outcomes import Outcome
+    from celery_toolkit_core.deadletters import DeadLetter
 
-logger = logging.getLogger(__name__)
+_ATTRIBUTE = "_showcase_letters"
 
-#: How a delivery may end so that nobody will try the task again. A task that was revoked was not to run at all.
-DEATHS: dict[Outcome, str] = {
-    "failure": "failed",
-    "timeout": "time limit",
-    "lost": "process lost",
-    "rejected": "rejected",
-}
+
+class Letters(Protocol):
+    """The dead letters of an application, wherever they are kept; oldest first, one for each task id."""
+
+    def __iter__(self) -> Iterator[DeadLetter]: ...
+
+    def __len__(self) -> int: ...
+
+    def page(self, after: str = "", *, count: int = 100) -> list[DeadLetter]:
+        """Up to `count` letters behind the one whose `cursor` is `after`."""
+
+    def find(self, task_id: str) -> DeadLetter | None:
+        """The letter of a task."""
+
+    def purge(self, ids: Sequence[str]) -> int:
+        """Remove letters for good; how many there were."""
+
+    def purge_older(self, age: float = 0.0) -> int:
+        """Remove all letters older than `age` seconds; how many there were."""
+
+    def replay(self, app: Celery, ids: Iterable[str]) -> list[str]:
+        """Send the messages of letters again; the ids of those that were sent."""
+
+    def put(self, letter: DeadLetter) -> Any:
+        """Keep a letter; for workers."""
+
+    def prepare(self) -> None:
+        """Make ready for `put`; for workers, at their start."""
+
+    def gets_rejected(self, queue: str) -> bool:
+        """Whether the broker itself brings what is rejected in this queue."""
 
 
 def settings_of(app: Celery) -> ShowcaseSettings:
@@ -46,103 +63,33 @@ def settings_of(app: Celery) -> ShowcaseSettings:
     return read_settings(ShowcaseSettings, PREFIX, app.conf.get)
 
 
-def dead_letters_of(app: Celery) -> DeadLetters:
-    """The list of an application's dead letters.
+def dead_letters_of(app: Celery) -> Letters:
+    """The dead letters of an application, the same object each time; safe to use after a fork.
 
     Raises:
         InvalidParameter: A setting cannot be meant.
-        ToolkitError: The application has no Redis.
+        ToolkitError: They are kept in Redis, and the application has none.
     """
-    settings = settings_of(app)
-    url = find_redis_url(lambda key: getattr(app.conf, key, None), PREFIX)
-    return DeadLetters(
-        connect(url), KeySpace(settings.prefix), most=settings.dead_letters_most, keep=settings.dead_letters_keep
-    )
+    app = getattr(app, "_get_current_object", lambda: app)()
+    found: Letters | None = app.__dict__.get(_ATTRIBUTE)
+    if found is None:
+        found = app.__dict__[_ATTRIBUTE] = _letters_of(app)
+    return found
 
 
-class Undertaker(Follower):
-    """Writes a letter for a delivery that ended in death: no round trip for any other.
-
-    Args:
-        letters: Where to.
-    """
-
-    def __init__(self, letters: DeadLetters) -> None:
-        self._letters = letters
-
-    def ended(self, delivery: Delivery, outcome: Outcome) -> None:
-        """Keep the message, byte for byte, and what is known of its end."""
-        reason = DEATHS.get(outcome)
-        if reason is None:
-            return
-        # The id of the task: a second delivery of the same task replaces the letter, it does not add one.
-        self._letters.put(
-            DeadLetter(
-                id=delivery.task_id,
-                task=delivery.task_name,
-                reason=reason,
-                message=delivery.stored.to_bytes(),
-                details=_details(delivery),
-            )
-        )
-        event(logger, logging.ERROR, "task_dead", task=delivery.task_name, task_id=delivery.task_id, reason=reason)
-
-
-class DeadLetterGate(Gate):
-    """Lets every message proceed, and has its end followed; behind the gates that decide.
-
-    Args:
-        letters: Where the letters go.
-    """
-
-    rank = CONTROL + 10
-
-    def __init__(self, letters: DeadLetters) -> None:
-        self._undertaker = Undertaker(letters)
-
-    def __call__(self, delivery: Delivery, proceed: Callable[[], None]) -> None:
-        """Follow, and proceed."""
-        delivery.follow(self._undertaker)
-        proceed()
-
-
-def gate_of(app: Celery) -> DeadLetterGate | None:
-    """The gate of an application's tasks, one for all of them; ``None`` where dead letters are off or have no Redis.
-
-    Raises:
-        InvalidParameter: A setting cannot be meant.
-    """
-    if app not in _gates:
-        warn_of_unknown_settings(app, PREFIX, ShowcaseSettings)
-        _gates[app] = _make_gate(app)
-    return _gates[app]
-
-
-_gates: WeakKeyDictionary[Celery, DeadLetterGate | None] = WeakKeyDictionary()
-
-
-def _make_gate(app: Celery) -> DeadLetterGate | None:
-    if not settings_of(app).dead_letters:
-        return None
-    try:
-        return DeadLetterGate(dead_letters_of(app))
-    except InvalidParameter:
-        raise
-    except ToolkitError as error:  # results may be anywhere; without a Redis, a failure leaves its log line alone
-        event(logger, logging.WARNING, "no_dead_letters", reason=str(error))
-        return None
-
-
-def replay(app: Celery, ids: Sequence[str] | None = None, *, task: str | None = None) -> list[str]:
+def replay(
+    app: Celery, ids: Sequence[str] | None = None, *, task: str | None = None, since: float | None = None
+) -> list[str]:
     """Send dead messages again, each with its own task id, to the queue that it died in; its attempts begin anew.
 
-    A letter is taken by one replay at a time and removed once its message has been sent, so that replaying twice sends
-    once.
+    Each letter leads to one run: letters are removed when they have been sent, two replays at a time share them, and
+    after a replay that was killed in between the next one makes no second run.
 
     Args:
         app: The application.
         ids: Which; by default all.
         task: Only letters of this task.
+        since: Only letters that are not older than this moment, in seconds since 1970.
 
     Returns:
         The ids of what was sent.
@@ -151,48 +98,34 @@ def replay(app: Celery, ids: Sequence[str] | None = None, *, task: str | None = 
         kombu.exceptions.OperationalError: The broker is away; what was not sent stays.
     """
     letters = dead_letters_of(app)
-    wanted = [letter.id for letter in letters if task in (None, letter.task)] if ids is None else list(ids)
-    sent: list[str] = []
-    for start in range(0, len(wanted), _BATCH):
-        sent += _replay_batch(app, letters, wanted[start : start + _BATCH], task)
-    return sent
+    if ids is None or task is not None or since is not None:
+        among = None if ids is None else set(ids)
+        ids = [
+            letter.id
+            for letter in letters
+            if (among is None or letter.id in among)
+            and task in (None, letter.task)
+            and (since is None or letter.at >= since)
+        ]
+    return letters.replay(app, ids)
 
 
-#: How many letters are taken at once; their lease of 30 s must outlast the sending of all.
-_BATCH = 100
+def is_rabbitmq(app: Celery) -> bool:
+    """Whether the application's broker is RabbitMQ, or another server of its protocol."""
+    return str(app.conf.broker_url or "amqp://").startswith(("amqp", "pyamqp"))
 
 
-def _replay_batch(app: Celery, letters: DeadLetters, ids: list[str], task: str | None) -> list[str]:
-    taken = letters.take(ids)
-    wanted = [letter for letter in taken.letters if task in (None, letter.task)]
-    sent: list[str] = []
-    try:
-        for letter in wanted:
-            # Who replays means it to run: from its first attempt, now, and although it may have expired.
-            message = StoredMessage.from_bytes(letter.message).with_headers(retries=0, eta=None, expires=None)
-            message.publish(app, queue=letter.details.get("queue"))
-            sent.append(letter.id)
-    finally:
-        if sent:
-            letters.confirm(taken.token, sent)
-        kept = [letter.id for letter in taken.letters if letter.id not in sent]
-        if kept:
-            letters.give_back(taken.token, kept)
-    return sent
-
-
-def _details(delivery: Delivery) -> dict[str, str]:
-    headers = delivery.message.headers
-    details = {
-        "args": str(headers.get("argsrepr", "")),
-        "kwargs": str(headers.get("kwargsrepr", "")),
-        "retries": str(headers.get("retries", 0)),
-        "queue": delivery.queue,
-        "worker": str(getattr(delivery.consumer, "hostname", "")),
-        "origin": str(headers.get("origin", "")),
-    }
-    error: Any = delivery.error
-    if error is not None:
-        exception = getattr(error.exception, "exc", error.exception)
-        details |= {"exception": repr(exception), "traceback": str(error.traceback)}
-    return details
+def _letters_of(app: Celery) -> Letters:
+    settings = settings_of(app)
+    store = settings.dead_letters_store or ("rabbitmq" if is_rabbitmq(app) else "redis")
+    if store == "rabbitmq":
+        if not is_rabbitmq(app):
+            raise InvalidParameter("showcase_dead_letters_store", store, "the broker is none; take 'redis'")
+        if settings.dead_letters_queue in app.amqp.queues:
+            raise InvalidParameter(
+                "showcase_dead_letters_queue",
+                settings.dead_letters_queue,
+                "tasks wait in that queue: dead letters need one of their own",
+            )
+        return RabbitLetters(app, settings)
+    return RedisLetters(connect(find_redis_url(lambda key: getattr(app.conf, key, None), PREFIX)), settings)

@@ -29,3 +29,13 @@ class PieceMissing(ShowcaseError):
     """
 
     packages: list[str]
+
+
+class LettersInUse(ShowcaseError):
+    """Somebody else has the dead letters of RabbitMQ in hand.
+
+    Attributes:
+        queue: Their queue.
+    """
+
+    queue: str

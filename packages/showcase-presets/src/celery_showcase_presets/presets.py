@@ -12,6 +12,7 @@ from kombu import Exchange, Queue
 from celery_toolkit_core.errors import InvalidParameter
 from celery_toolkit_core.parameters import nearest, one_of, seconds
 
+from .dead_letters import is_rabbitmq, settings_of
 from .routes import preset_queue
 from .tasks import HeavyTask, Pool
 
@@ -109,7 +110,7 @@ def apply_presets(app: Celery, *, pool: Pool | None = None, longest_task: float 
     conf = app.conf
     conf.update(settings)
     broker = str(conf.broker_url or "amqp://")
-    chosen["task_queues"] = _queues(broker)
+    chosen["task_queues"] = _queues(app)
     for name, value in chosen.items():
         if not _is_set(conf, name):
             conf[name] = value
@@ -118,6 +119,9 @@ def apply_presets(app: Celery, *, pool: Pool | None = None, longest_task: float 
     if "redis" in broker.partition(":")[0] or broker.startswith("sentinel"):
         transport = {"visibility_timeout": visibility_timeout(longest), **_REDIS_TRANSPORT}
         conf.broker_transport_options = {**transport, **(conf.broker_transport_options or {})}
+    elif is_rabbitmq(app):
+        # Without confirmation a message that the broker did not take looks sent.
+        conf.broker_transport_options = {"confirm_publish": True, **(conf.broker_transport_options or {})}
     conf.task_routes = _with_preset_route(conf.task_routes)
 
 
@@ -130,11 +134,12 @@ def visibility_timeout(longest: float) -> float:
     return max(3600.0, 2 * longest + 300)
 
 
-def _queues(broker: str) -> tuple[Queue, ...]:
-    if broker.startswith(("amqp", "pyamqp")):
+def _queues(app: Celery) -> tuple[Queue, ...]:
+    if is_rabbitmq(app):
         # Celery's delayed delivery on quorum queues, which retries with a pause rest on, needs a topic exchange.
         exchange = Exchange("showcase", type="topic")
-        kind = {"x-queue-type": "quorum"}
+        # What the broker puts aside itself, a rejected message for one, joins the dead letters.
+        kind = {"x-queue-type": "quorum", "x-dead-letter-exchange": settings_of(app).dead_letters_queue}
         return tuple(Queue(name, exchange, routing_key=name, queue_arguments=kind) for name in POOLS)
     return tuple(Queue(name, Exchange(name, type="direct"), routing_key=name) for name in POOLS)
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from celery_toolkit_core.parameters import count, flag, seconds, text
+from celery_toolkit_core.parameters import count, flag, one_of, seconds, text
 from celery_toolkit_core.settings import setting
 
 PREFIX = "showcase"
+
+
+def _store(name: str, value: object) -> str:
+    return one_of(name, value, ("redis", "rabbitmq"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +23,8 @@ class ShowcaseSettings:
             broker, the first that is a Redis.
         prefix: Beginning of our keys there.
         dead_letters: Whether tasks of our bases leave a letter when they have failed for good.
+        dead_letters_store: ``"redis"`` or ``"rabbitmq"``; by default RabbitMQ where that is the broker, else Redis.
+        dead_letters_queue: In RabbitMQ, the exchange and the queue of dead letters.
         dead_letters_most: How many letters are kept; the oldest go first.
         dead_letters_keep: How long a letter is kept.
     """
@@ -26,5 +32,7 @@ class ShowcaseSettings:
     redis_url: str | None = setting(None, text)
     prefix: str = setting("showcase", text)
     dead_letters: bool = setting(True, flag)
+    dead_letters_store: str | None = setting(None, _store)
+    dead_letters_queue: str = setting("showcase.dead", text)
     dead_letters_most: int = setting(10_000, count)
     dead_letters_keep: float = setting(30 * 86400.0, seconds)

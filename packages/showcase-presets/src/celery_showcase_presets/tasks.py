@@ -12,7 +12,7 @@ from celery_toolkit_core.errors import InvalidParameter
 from celery_toolkit_core.log import event
 from celery_toolkit_core.parameters import count, positive
 
-from .dead_letters import gate_of
+from .undertaker import gates_of
 
 if TYPE_CHECKING:
     from celery_toolkit_core.celery.deliveries import Gate
@@ -31,6 +31,11 @@ def _check_options(cls: type[PresetTask]) -> None:
     count("retry_backoff_max", cls.retry_backoff_max)
     if not isinstance(cls.retry_backoff, bool):
         positive("retry_backoff", cls.retry_backoff, remedy="give True, or the first pause in seconds")
+    count("max_kills", cls.max_kills)
+    if cls.reject_on_worker_lost:
+        raise InvalidParameter(
+            "reject_on_worker_lost", True, "it counts nothing; set max_kills, after which a killed task has failed"
+        )
     hard, soft = cls.time_limit, cls.soft_time_limit
     if hard is not None:
         positive("time_limit", hard)
@@ -54,6 +59,13 @@ class PresetTask(GatedTask):
     retry_backoff = True
     #: Seconds; the longest pause between two attempts.
     retry_backoff_max = 60
+    Request = "celery_showcase_presets.requests:PresetRequest"
+    #: How often the process may die under the body until the task has failed; each time but the last is a retry.
+    max_kills: ClassVar[int] = 3
+    # Not left to the setting: the broker would deliver what kills its process again and again.
+    reject_on_worker_lost = False
+    #: The body bears to be repeated; `celery showcase doctor` asks for this mark on tasks with late acknowledgement.
+    idempotent: ClassVar[bool] = True
     # Without jitter, all that failed together comes back together.
     retry_jitter = True
 
@@ -62,9 +74,8 @@ class PresetTask(GatedTask):
         _check_options(cls)
 
     def gates(self, consumer: Any) -> list[Gate]:
-        """Those of other bases, and one that sees a task die."""
-        own = gate_of(consumer.app)
-        return [*super().gates(consumer), *([own] if own else [])]
+        """Those of other bases, one that sees a task die, and one that lets in what is replayed."""
+        return [*super().gates(consumer), *gates_of(consumer.app)]
 
     def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
         """Log ``task_done`` at DEBUG."""

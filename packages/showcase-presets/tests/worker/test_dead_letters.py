@@ -65,7 +65,7 @@ def test_success_and_retries_leave_no_letter(app, celery_worker_process):
     assert len(dead_letters_of(app)) == 0
 
 
-def test_a_task_that_kills_its_process_or_runs_too_long_leaves_a_letter_and_harms_no_other(
+def test_a_task_that_kills_its_process_three_times_or_runs_too_long_leaves_a_letter_and_harms_no_other(
     app, celery_worker_process, event_log
 ):
     celery_worker_process("heavy_worker", concurrency=2)
@@ -75,7 +75,7 @@ def test_a_task_that_kills_its_process_or_runs_too_long_leaves_a_letter_and_harm
         "heavy.endless": "time limit",
     }
     assert send(app, "heavy.render", 0).get(timeout=PATIENCE) == 0
-    assert len(event_log.events(what="kill")) == 1
+    assert len(event_log.events(what="kill")) == 3
 
 
 def test_letters_are_listed_shown_replayed_and_purged_from_the_command_line(app, celery_worker_process, event_log):

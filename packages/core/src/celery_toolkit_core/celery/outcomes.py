@@ -70,7 +70,7 @@ def followed(base: type[Any]) -> type[Any]:
             try:
                 return super().on_failure(exc_info, *args, **options)
             finally:
-                self._delivery.end(_outcome_of(exc_info.exception))
+                self._delivery.end(outcome_of(exc_info.exception))
 
         def on_timeout(self, soft: bool, timeout: float) -> Any:
             if soft:
@@ -124,7 +124,8 @@ def followed(base: type[Any]) -> type[Any]:
     return FollowedRequest
 
 
-def _outcome_of(error: BaseException) -> Outcome:
+def outcome_of(error: BaseException) -> Outcome:
+    """The word for the end of a body that this error ended, as the pool reports it."""
     if isinstance(error, ExceptionWithTraceback):
         error = error.exc
     for kinds, outcome in _OUTCOMES:

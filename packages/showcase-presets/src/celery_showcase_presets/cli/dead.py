@@ -49,7 +49,7 @@ def show_letter(app: Celery, task_id: str, as_json: bool) -> None:
     """Show one letter with its arguments and its traceback."""
     from ..dead_letters import dead_letters_of
 
-    letter = next((letter for letter in dead_letters_of(app) if letter.id == task_id), None)
+    letter = dead_letters_of(app).find(task_id)
     if letter is None:
         raise click.ClickException(f"there is no dead letter of task {task_id}")
     details = dict(letter.details)

@@ -7,6 +7,7 @@ import signal
 import time
 
 from celery import shared_task
+from celery.exceptions import Reject
 
 from celery_showcase_presets import HeavyTask, LightTask
 from celery_toolkit_testkit import log_event
@@ -54,3 +55,9 @@ def announce(self, value):
 @shared_task(base=LightTask, name="light.forward")
 def forward(value):
     return render.delay(value).id
+
+
+@shared_task(base=HeavyTask, name="heavy.refuser")
+def refuser(why):
+    log_event(what="refuse")
+    raise Reject(why, requeue=False)
