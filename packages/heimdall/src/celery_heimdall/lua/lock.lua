@@ -58,7 +58,7 @@ local function lock_owe(lock, owed, id)
     owed = (owed == '' and '\n' or owed) .. id .. '\n'
     local _, count = owed:gsub('\n', '')
     if count > OWED_MOST + 1 then
-      owed = owed:sub(owed:find('\n', 2, true))
+      owed = owed:sub((owed:find('\n', 2, true)))
     end
     redis.call('HSET', lock, 'owed', owed)
   end
