@@ -62,8 +62,8 @@ def _django():
 @pytest.fixture
 def letters(_django, redis_url, monkeypatch):
     """Two letters of the application that is Celery's current one."""
-    from celery_showcase_presets.django import admin
     from celery_showcase_presets.dead_letters import dead_letters_of
+    from celery_showcase_presets.django import admin
 
     app = Celery("admin", broker=redis_url, backend=redis_url)
     monkeypatch.setattr(admin, "current_app", app)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 from celery import shared_task
 
@@ -25,8 +26,7 @@ def mail(what: str, to: str) -> str:
 @shared_task(base=HeavyTask, max_retries=0)
 def import_prices(path: str) -> int:
     """Read a price list. A file that is not there is a dead letter; put it there, and send the letter again."""
-    with open(path, encoding="utf-8") as file:
-        return sum(1 for _ in file)
+    return len(Path(path).read_text(encoding="utf-8").splitlines())
 
 
 @shared_task(base=LightTask)

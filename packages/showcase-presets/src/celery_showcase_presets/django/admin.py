@@ -101,7 +101,7 @@ class DeadLetterAdmin(admin.ModelAdmin):
 
         def send(ids: list[str]) -> str:
             sent = len(replay(current_app, ids))
-            return ngettext("%d message was sent again.", "%d messages were sent again.", sent) % sent
+            return str(ngettext("%d message was sent again.", "%d messages were sent again.", sent) % sent)
 
         return self._act(request, "replayed", self.has_replay_permission(request), send)
 
@@ -110,7 +110,7 @@ class DeadLetterAdmin(admin.ModelAdmin):
 
         def remove(ids: list[str]) -> str:
             gone = dead_letters_of(current_app).purge(ids)
-            return ngettext("%d letter was removed.", "%d letters were removed.", gone) % gone
+            return str(ngettext("%d letter was removed.", "%d letters were removed.", gone) % gone)
 
         return self._act(request, "purged", self.has_delete_permission(request), remove)
 

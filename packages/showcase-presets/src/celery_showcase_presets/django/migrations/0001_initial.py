@@ -13,8 +13,8 @@ class Migration(migrations.Migration):
     """Make known what `models` says."""
 
     initial = True
-    dependencies: ClassVar = []
-    operations: ClassVar = [
+    dependencies: ClassVar[list[tuple[str, str]]] = []
+    operations: ClassVar[list[object]] = [
         migrations.CreateModel(
             name="DeadLetter",
             fields=[
