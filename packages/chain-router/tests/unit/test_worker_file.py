@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import select
 import subprocess
 import sys
 from pathlib import Path
@@ -17,8 +18,10 @@ from celery_chain_router.worker_file import WorkerFile
 REGISTER = (
     "import sys\n"
     "from celery_chain_router import ChainRouter\n"
-    "sys.stdin.readline()\n"
-    "for n in range(5): ChainRouter(persistent_file=sys.argv[1]).register_worker(f'{sys.argv[2]}-{n}')\n"
+    "print('ready', flush=True)\n"
+    "for n, line in enumerate(sys.stdin):\n"
+    "    ChainRouter(persistent_file=sys.argv[1]).register_worker(f'{sys.argv[2]}-{n}')\n"
+    "    print(n, flush=True)\n"
 )
 
 
@@ -117,22 +120,35 @@ def test_a_full_disk_leaves_the_old_file(tmp_path):
     assert {entry.name for entry in tmp_path.iterdir()} == {"workers.json", "workers.json.lock"}
 
 
-def test_eight_processes_register_at_once_and_none_is_lost(tmp_path):
-    """10 rounds would take a minute of imports: one start of 8 processes, 5 registrations each, all at one signal."""
+def test_eight_processes_register_at_once_ten_times_and_none_is_lost(tmp_path):
+    """All eight begin at one signal, and register a worker in each round; the file is read while they write."""
     path = tmp_path / "workers.json"
     processes = [
-        subprocess.Popen([sys.executable, "-c", REGISTER, str(path), f"p{number}"], stdin=subprocess.PIPE)
+        subprocess.Popen(
+            [sys.executable, "-c", REGISTER, str(path), f"p{number}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
         for number in range(8)
     ]
     for process in processes:
-        process.stdin.write(b"\n")
-        process.stdin.flush()
-    while any(process.poll() is None for process in processes):
-        WorkerFile(path).read()  # raises if it ever sees half a file
+        assert process.stdout.readline() == b"ready\n"
+    looks = 0
+    for number in range(10):
+        for process in processes:
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+        done = []
+        for process in processes:
+            while not select.select([process.stdout], [], [], 0)[0]:
+                WorkerFile(path).read()  # raises if it ever sees half a file
+                looks += 1
+            done.append(process.stdout.readline())
+        assert done == [b"%d\n" % number] * 8
+        assert set(WorkerFile(path).read()) == {f"p{each}-{n}" for each in range(8) for n in range(number + 1)}
+    assert looks > 10
     for process in processes:
         process.stdin.close()
-        assert process.wait() == 0
-    assert set(WorkerFile(path).read()) == {f"p{number}-{n}" for number in range(8) for n in range(5)}
+        assert process.wait(60) == 0
+        process.stdout.close()
 
 
 def test_the_mode_of_the_file_stays(tmp_path):
