@@ -38,12 +38,10 @@ def canonical_bytes(value: Any) -> bytes:
     Raises:
         InvalidParameter: A value inside is of another type, or contains itself.
     """
-    parts: list[bytes] = []
     try:
-        _encode(value, parts.append)
+        return _encode(value)
     except RecursionError:
         raise InvalidParameter("value", type(value).__name__, "it is nested too deeply, or contains itself") from None
-    return b"".join(parts)
 
 
 def key_bytes(key: Any) -> bytes:
@@ -107,9 +105,17 @@ def bound_arguments(function: Any, args: Sequence[Any] | None, kwargs: Mapping[s
         TypeError: The call itself would raise it: an argument is missing, doubled or unexpected.
     """
     run = function if inspect.isroutine(function) else getattr(function, "run", function)
-    signature = _signature(run)
+    signature, plain = _signature(run)
+    args, kwargs = args or (), kwargs or {}
+    if plain is not None and len(args) <= len(plain):
+        # What `inspect` does, for the usual signature and a call that fits; it takes a fifth of the time.
+        named = dict(zip(plain, args, strict=False))
+        if named.keys().isdisjoint(kwargs):
+            found = {**plain, **named, **kwargs}
+            if len(found) == len(plain) and not any(each is _MISSING for each in found.values()):
+                return found
     try:
-        bound = signature.bind(*(args or ()), **(kwargs or {}))
+        bound = signature.bind(*args, **kwargs)
     except TypeError as error:
         name = getattr(function, "name", None) or getattr(function, "__name__", repr(function))
         raise TypeError(f"{name}() {error}") from None
@@ -127,117 +133,91 @@ def call_digest(name: str, bound: Mapping[str, Any]) -> str:
     return blake2b(canonical_bytes((name, bound)), digest_size=16).hexdigest()
 
 
-def _encode(value: Any, put: Callable[[bytes], None]) -> None:
+def _encode(value: Any) -> bytes:
     kind = type(value)
     encode = _ENCODERS.get(kind)
     if encode is not None:
-        encode(value, put)
-        return
+        return encode(value)
     if isinstance(value, Enum) and not isinstance(value, (int, str)):
-        _put_object(kind, value.name, put)
-        return
+        return _of_object(kind, value.name)
     if is_dataclass(value):
-        _put_object(kind, {each.name: getattr(value, each.name) for each in fields(value)}, put)
-        return
+        return _of_object(kind, {each.name: getattr(value, each.name) for each in fields(value)})
     # Subclasses: bool first is not needed, it cannot be subclassed.
     for base, encode in _ENCODERS.items():
         if isinstance(value, base):
-            encode(value, put)
-            return
+            return encode(value)
     for method in ("model_dump", "__json__"):
         if not isinstance(value, type) and callable(dump := getattr(value, method, None)):
-            _put_object(kind, dump(), put)
-            return
+            return _of_object(kind, dump())
     raise InvalidParameter(
         "value", f"{kind.__module__}.{kind.__qualname__}", "pass plain data, or say yourself what the key is"
     )
 
 
-def _put_object(kind: type, content: Any, put: Callable[[bytes], None]) -> None:
-    put(b"o")
-    _put_str(f"{kind.__module__}.{kind.__qualname__}", put)
-    _encode(content, put)
+def _of_object(kind: type, content: Any) -> bytes:
+    return b"o" + _of_str(f"{kind.__module__}.{kind.__qualname__}") + _encode(content)
 
 
-def _put_none(_: None, put: Callable[[bytes], None]) -> None:
-    put(b"N")
+def _of_none(_: None) -> bytes:
+    return b"N"
 
 
-def _put_bool(value: bool, put: Callable[[bytes], None]) -> None:
-    put(b"T" if value else b"F")
+def _of_bool(value: bool) -> bytes:
+    return b"T" if value else b"F"
 
 
-def _put_int(value: int, put: Callable[[bytes], None]) -> None:
+def _of_int(value: int) -> bytes:
     # Hex: unlike decimal it has no limit of digits.
-    put(b"i" + format(int(value), "x").encode() + b";")
+    return b"i" + format(int(value), "x").encode() + b";"
 
 
-def _put_float(value: float, put: Callable[[bytes], None]) -> None:
+def _of_float(value: float) -> bytes:
     if value != value:
-        put(b"f\x7f\xf8\0\0\0\0\0\0")
-    else:
-        # Adding 0.0 turns -0.0 into 0.0 and changes nothing else.
-        put(b"f" + struct.pack(">d", value + 0.0))
+        return b"f\x7f\xf8\0\0\0\0\0\0"
+    # Adding 0.0 turns -0.0 into 0.0 and changes nothing else.
+    return b"f" + struct.pack(">d", value + 0.0)
 
 
-def _put_str(value: str, put: Callable[[bytes], None]) -> None:
+def _of_str(value: str) -> bytes:
     data = str.encode(value, "utf-8", "surrogatepass")
-    put(b"s%d:" % len(data))
-    put(data)
+    return b"s%d:%b" % (len(data), data)
 
 
-def _put_bytes(value: bytes | bytearray, put: Callable[[bytes], None]) -> None:
-    put(b"b%d:" % len(value))
-    put(bytes(value))
+def _of_bytes(value: bytes | bytearray) -> bytes:
+    return b"b%d:" % len(value) + bytes(value)
 
 
-def _put_list(value: Sequence[Any], put: Callable[[bytes], None]) -> None:
-    put(b"l%d:" % len(value))
-    for each in value:
-        _encode(each, put)
+def _of_list(value: Sequence[Any]) -> bytes:
+    return b"l%d:" % len(value) + b"".join([_encode(each) for each in value])
 
 
-def _put_set(value: set[Any] | frozenset[Any], put: Callable[[bytes], None]) -> None:
-    put(b"e%d:" % len(value))
-    for data in sorted(_encoded(each) for each in value):
-        put(data)
+def _of_set(value: set[Any] | frozenset[Any]) -> bytes:
+    return b"e%d:" % len(value) + b"".join(sorted([_encode(each) for each in value]))
 
 
-def _put_dict(value: Mapping[Any, Any], put: Callable[[bytes], None]) -> None:
-    put(b"d%d:" % len(value))
+def _of_dict(value: Mapping[Any, Any]) -> bytes:
     # Two keys such as nan and another nan may share their bytes: then the value's bytes decide.
-    for data in sorted(_encoded(key) + _encoded(each) for key, each in value.items()):
-        put(data)
+    return b"d%d:" % len(value) + b"".join(sorted([_encode(key) + _encode(each) for key, each in value.items()]))
 
 
-def _encoded(value: Any) -> bytes:
-    parts: list[bytes] = []
-    _encode(value, parts.append)
-    return b"".join(parts)
-
-
-def _as_text(tag: bytes, text: Callable[[Any], str]) -> Callable[[Any, Callable[[bytes], None]], None]:
-    def encode(value: Any, put: Callable[[bytes], None]) -> None:
-        put(tag)
-        _put_str(text(value), put)
-
-    return encode
+def _as_text(tag: bytes, text: Callable[[Any], str]) -> Callable[[Any], bytes]:
+    return lambda value: tag + _of_str(text(value))
 
 
 # The order matters for subclasses: a datetime is a date.
-_ENCODERS: dict[type, Callable[[Any, Callable[[bytes], None]], None]] = {
-    str: _put_str,
-    bool: _put_bool,
-    int: _put_int,
-    type(None): _put_none,
-    float: _put_float,
-    list: _put_list,
-    tuple: _put_list,
-    dict: _put_dict,
-    bytes: _put_bytes,
-    bytearray: _put_bytes,
-    set: _put_set,
-    frozenset: _put_set,
+_ENCODERS: dict[type, Callable[[Any], bytes]] = {
+    str: _of_str,
+    bool: _of_bool,
+    int: _of_int,
+    type(None): _of_none,
+    float: _of_float,
+    list: _of_list,
+    tuple: _of_list,
+    dict: _of_dict,
+    bytes: _of_bytes,
+    bytearray: _of_bytes,
+    set: _of_set,
+    frozenset: _of_set,
     datetime: _as_text(b"D", lambda value: value.isoformat()),
     date: _as_text(b"y", lambda value: value.isoformat()),
     time: _as_text(b"t", lambda value: value.isoformat()),
@@ -247,10 +227,13 @@ _ENCODERS: dict[type, Callable[[Any, Callable[[bytes], None]], None]] = {
 }
 
 _ANYTHING = inspect.signature(lambda *args, **kwargs: None)
-_signatures: WeakKeyDictionary[Any, dict[bool, inspect.Signature]] = WeakKeyDictionary()
+_MISSING = object()
+# A signature, and when it has no more than plain parameters, their names with the defaults.
+_Signature = tuple[inspect.Signature, "dict[str, Any] | None"]
+_signatures: WeakKeyDictionary[Any, dict[bool, _Signature]] = WeakKeyDictionary()
 
 
-def _signature(run: Any) -> inspect.Signature:
+def _signature(run: Any) -> _Signature:
     # A bound method is a new object at every access: the function under it is the key.
     function = getattr(run, "__func__", run)
     bound = function is not run
@@ -263,8 +246,14 @@ def _signature(run: Any) -> inspect.Signature:
     return known[bound]
 
 
-def _read_signature(run: Any) -> inspect.Signature:
+def _read_signature(run: Any) -> _Signature:
     try:
-        return inspect.signature(run)
+        signature = inspect.signature(run)
     except (TypeError, ValueError):  # some callables in C say nothing about themselves
-        return _ANYTHING
+        return _ANYTHING, None
+    plain = {}
+    for name, parameter in signature.parameters.items():
+        if parameter.kind is not parameter.POSITIONAL_OR_KEYWORD:
+            return signature, None
+        plain[name] = _MISSING if parameter.default is parameter.empty else parameter.default
+    return signature, plain

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from celery_toolkit_core import limits as core
@@ -12,6 +13,7 @@ from .unique import Lock, demands_of, lane_of, lock_of
 
 if TYPE_CHECKING:
     from celery_toolkit_core.celery.outcomes import Outcome
+    from celery_toolkit_core.keys import KeySpace
 
     from .store import Store
 
@@ -40,14 +42,11 @@ class Claim:
         self.unique = unique = task.heimdall_config.unique
         self.one_body = unique is not None and (unique.until != "start" or unique.while_executing)
         self.lock: Lock | None = lock_of(task, label or call.key(unique)) if unique else None
-        none = self.store.space.key("none")
-        self.lock_keys = [self.lock.lane, *self.lock.keys] if self.lock else [none] * 4
-        self.demands = demands = [] if bare else demands_of(task, call)
+        self.lock_keys = [self.lock.lane, *self.lock.keys] if self.lock else [self.store.space.key("none")] * 4
+        self.demands = demands = () if bare else tuple(demands_of(task, call))
         #: When the body started, in microseconds of Redis; the identity of the start.
         self.stamp = 0
-        self.limit_keys = core.script_keys(self.store.space, demands)
-        self.limit_args = core.script_args(demands)
-        self.limit_lane = self.store.space.key("lane", *self.limit_keys) if demands else none
+        self.limit_keys, self.limit_args, self.limit_lane, self._limit_spec = _limits(self.store.space, demands)
         self.limits_lane = lane_of(self.limit_lane) if demands else ""
 
     @property
@@ -57,9 +56,10 @@ class Claim:
 
     def specs(self) -> list[str]:
         """What the wake scripts of the two lanes need."""
-        limits = json.dumps({"keys": [self.limit_lane, *self.limit_keys], "args": self.limit_args})
-        lock = json.dumps({"keys": self.lock_keys[:3], "hung_ms": self.hung_ms})
-        return [limits, lock]
+        return [
+            self._limit_spec,
+            json.dumps({"keys": self.lock_keys[:3], "hung_ms": self.hung_ms}) if self.lock else "",
+        ]
 
     @property
     def ttl_ms(self) -> int:
@@ -90,17 +90,16 @@ class Claim:
     def start(self) -> str:
         """The strict decision where the body starts: ``go``, ``parked`` or ``stale``."""
         keys = [*self.store.parking, self.limit_lane, *self.lock_keys[1:3], self.store.began(self.task_id)]
-        args = [self.task_id, self.token, self.limits_lane, self.specs()[0], self.until, int(self.one_body)]
+        args = [self.task_id, self.token, self.limits_lane, self._limit_spec, self.until, int(self.one_body)]
         verdict, *rest = self.store.run("start", [*keys, *self.limit_keys], [*args, *self.limit_args])
         if verdict == b"go":
             self.stamp = int(rest[0])
         return str(verdict.decode())
 
-    def renew_in(self, pipeline: Any) -> None:
-        """Queue the renewal of everything in a pipeline."""
-        keys = [self.store.parking[3], *self.lock_keys[1:], *self.limit_keys]
-        args = [self.task_id, self.token, self.lease_ms, int(self.one_body), *self.limit_args]
-        self.store.run("renew", keys, args, client=pipeline)
+    def renewal(self) -> tuple[list[str], list[Any]]:
+        """The keys and arguments of its part in the script ``renew``."""
+        held = [self.task_id, self.token, self.lease_ms, int(self.one_body)]
+        return [*self.lock_keys[1:], *self.limit_keys], [*held, *self.limit_args]
 
     def finish(self, outcome: Outcome, *, comes_back: bool) -> bool:
         """Give everything back; True when somebody who waits may go on now."""
@@ -109,3 +108,14 @@ class Claim:
         args = [self.task_id, self.token, self.attempt, outcome, int(comes_back), until]
         lanes = [self.limits_lane, lane_of(self.lock_keys[0])]
         return bool(self.store.run("finish", keys, [*args, *lanes, *self.limit_args]))
+
+
+# Most limits are the same for every call of a task, and for every tenant's.
+@lru_cache(maxsize=1024)
+def _limits(space: KeySpace, demands: tuple[core.Demand, ...]) -> tuple[list[str], list[str | int], str, str]:
+    """Of some limits: their keys and arguments in the scripts, their lane, and the spec of that lane."""
+    if not demands:
+        return [], [0], space.key("none"), ""
+    keys, args = core.script_keys(space, demands), core.script_args(demands)
+    lane = space.key("lane", *keys)
+    return keys, args, lane, json.dumps({"keys": [lane, *keys], "args": args})

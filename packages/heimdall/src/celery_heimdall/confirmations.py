@@ -12,6 +12,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from celery_toolkit_core.connection import DRIVER_ERRORS
+from celery_toolkit_core.errors import ToolkitError
 from celery_toolkit_core.log import event
 
 if TYPE_CHECKING:
@@ -73,11 +74,9 @@ def _work() -> None:
 
 def _confirm(store: Store, locks: list[tuple[str, str]]) -> None:
     try:
-        with store.client.pipeline(transaction=False) as pipeline:
-            for lock, task_id in locks:
-                store.run("confirm", [lock], [task_id], client=pipeline)
-            pipeline.execute()
-    except DRIVER_ERRORS as error:
+        keys, task_ids = zip(*locks, strict=True)
+        store.run("confirm", keys, task_ids)
+    except (ToolkitError, *DRIVER_ERRORS) as error:
         event(logger, logging.WARNING, "confirmation_failed", locks=len(locks), error=str(error))
     except Exception:  # the thread serves all callers and must outlive one odd answer
         logger.exception("%d confirmations failed", len(locks))

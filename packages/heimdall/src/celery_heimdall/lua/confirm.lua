@@ -1,9 +1,12 @@
--- The message of a reservation was published: from now on the lock lasts as long as the user said. Model: lock.lua.
--- KEYS  1 lock
--- ARGV  1 task id
--- Returns 1 | 0 (another task has the key, or nobody)
-if redis.call('HGET', KEYS[1], 'queued_id') ~= ARGV[1] then
-  return 0
+-- The messages of reservations were published: from now on each lock lasts as long as the user said. Model: lock.lua.
+-- KEYS  the locks
+-- ARGV  the task id of each
+-- Returns how many were confirmed; another task has the key of the rest, or nobody
+local confirmed = 0
+for i, lock in ipairs(KEYS) do
+  if redis.call('HGET', lock, 'queued_id') == ARGV[i] then
+    redis.call('HDEL', lock, 'reserved_until_ms')
+    confirmed = confirmed + 1
+  end
 end
-redis.call('HDEL', KEYS[1], 'reserved_until_ms')
-return 1
+return confirmed
