@@ -217,6 +217,8 @@ def _build(parameter: str, address: RedisAddress, timeout: float, options: dict[
     if address.kind == "sentinel":
         return _sentinel_client(parameter, address, common)
     common.setdefault("retry", Retry(NoBackoff(), 1, (redis.exceptions.ConnectionError,)))
+    # Before redis-py 6 a client with a retry of its own tried nothing again unless this names it.
+    common.setdefault("retry_on_error", [redis.exceptions.ConnectionError])
     if address.kind == "unix":
         return redis.Redis(unix_socket_path=address.path, **common)
     host, port = address.hosts[0]
