@@ -59,6 +59,8 @@ def enter(worker: Any, router: ChainRouter) -> None:
         # Nothing to join: a worker that was registered by hand still finds its queue without -Q.
         if not slots and names[0] in router.ring:
             _consume(worker, names[0])
+        else:
+            _keep_to_usual_queues(worker)
         return
     presence = Presence(
         sharing.membership,
@@ -105,18 +107,25 @@ def _weight(app: Any) -> float:
 
 def _consume(worker: Any, name: str) -> None:
     """Let the worker consume the queue of its name beside what it consumes anyhow."""
+    queues = worker.app.amqp.queues
+    own = queues[name] if name in queues or queues.create_missing else queues.new_missing(name)
+    _keep_to_usual_queues(worker)
+    queues.select_add(own)
+
+
+def _keep_to_usual_queues(worker: Any) -> None:
+    """Make the selection of queues explicit where there is no ``-Q``.
+
+    Celery 5.5 consumes after a reconnect every queue it has heard of, and by routing it hears of the other workers'.
+    """
     app = worker.app
     queues = app.amqp.queues
-    own = queues[name] if name in queues or queues.create_missing else queues.new_missing(name)
     if queues._consume_from is None:
-        # Without -Q, Celery 5.5 consumes after a reconnect every queue it has heard of, and by routing it hears of the
-        # other workers' queues: the selection is made explicit.
         usual = {queue if isinstance(queue, str) else queue.name for queue in app.conf.task_queues or ()}
         usual = usual or {app.conf.task_default_queue}
         if app.conf.worker_direct:
             usual.add(worker_direct(worker.hostname).name)
         queues.select([queue for queue in queues.consume_from if queue in usual])
-    queues.select_add(own)
 
 
 def _companions(app: Any, name: str) -> list[str]:
