@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+#: Most tasks renewed in one script; a worker with a large pool must not keep the server from others for long.
+RENEWALS = 200
+
 #: Ends after which the task comes again, with its id and its place.
 _COMES_BACK: tuple[Outcome, ...] = ("retry", "requeued", "unknown")
 
@@ -77,15 +80,19 @@ _visits: dict[str, Visit] = {}
 
 
 def renew(store: Store) -> None:
-    """Renew everything of one store that this worker has in hand: one round trip."""
+    """Renew everything of one store that this worker has in hand: one round trip for each `RENEWALS` of them."""
     visits = [visit for visit in list(_visits.values()) if visit.claim.store is store]
-    if not visits:
-        return
-    with store.client.pipeline(transaction=False) as pipeline:
-        for visit in visits:
-            visit.claim.renew_in(pipeline)
-        answers = pipeline.execute()
-    for visit, kept in zip(visits, answers, strict=True):
+    for start in range(0, len(visits), RENEWALS):
+        _renew_some(store, visits[start : start + RENEWALS])
+
+
+def _renew_some(store: Store, visits: list[Visit]) -> None:
+    keys, args = [store.parking[3]], []
+    for visit in visits:
+        more_keys, more_args = visit.claim.renewal()
+        keys += more_keys
+        args += more_args
+    for visit, kept in zip(visits, store.run("renew", keys, args), strict=True):
         if not kept and not visit.lost and visit.claim.token in _visits:
             visit.lost = True
             claim, key = visit.claim, visit.claim.lock.label if visit.claim.lock else ""

@@ -7,6 +7,7 @@ import signal
 
 import pytest
 
+from celery_heimdall.inspection import locks
 from celery_toolkit_testkit import eventually
 
 
@@ -62,6 +63,8 @@ def test_a_duplicate_past_apply_async_neither_runs_nor_frees_nor_reports_success
     assert app.unique.delay("a", seconds=2.0).id == owner.id
     owner.get(timeout=60)
     assert [event["id"] for event in event_log.events(what="begin")] == [owner.id]
+    # The result is there a moment before the worker gives the key back.
+    eventually(lambda: not list(locks(app.unique.heimdall_store)))
     again = app.app.send_task("unique", ("a",), {"seconds": 0.0})
     assert again.get(timeout=60)
 

@@ -1,21 +1,30 @@
 --@include celery_heimdall:lock
 --@include celery_toolkit_core:limits
--- A worker still has a task in hand: renew all that it holds. Works at maxmemory.
--- KEYS  1 held (parking.lua)  2 lock  3 running  4 fences  then the limits'
--- ARGV  1 task id  2 token  3 lease in ms  4 1: it has the right to run  then the limits'
--- Returns 1 | 0: the right to run, or a place, is lost
+-- A worker still has some tasks in hand: renew all that they hold. One script for many, because a pipeline of scripts
+-- is not to be had on a cluster. Works at maxmemory.
+-- KEYS  1 held (parking.lua)  then of each task: lock  running  fences  and the limits'
+-- ARGV  of each task: id  token  lease in ms  1: it has the right to run  and the limits'
+-- Returns of each task 1 | 0: the right to run, or a place, is lost
 local us = now_us()
 local now = math.floor(us / 1000)
-local token, lease_ms = ARGV[2], tonumber(ARGV[3])
-local kept = true
-if ARGV[4] == '1' then
-  kept = lease_renew(KEYS[3], KEYS[4], token, lease_ms, now)
-  if kept and redis.call('PTTL', KEYS[2]) < ENDED_MEMORY_MS then
-    lock_keep(KEYS[2], now)
+local answer = {}
+local key, arg = 2, 1
+while ARGV[arg] do
+  local id, token, lease_ms = ARGV[arg], ARGV[arg + 1], tonumber(ARGV[arg + 2])
+  local lock, running, fences = KEYS[key], KEYS[key + 1], KEYS[key + 2]
+  local kept = true
+  if ARGV[arg + 3] == '1' then
+    kept = lease_renew(running, fences, token, lease_ms, now)
+    if kept and redis.call('PTTL', lock) < ENDED_MEMORY_MS then
+      lock_keep(lock, now)
+    end
   end
+  local limits = limits_read(KEYS, key + 3, ARGV, arg + 4)
+  kept = limits_renew(limits, token, us) and kept
+  if redis.call('ZSCORE', KEYS[1], id) then
+    redis.call('ZADD', KEYS[1], 'XX', now + lease_ms, id)
+  end
+  answer[#answer + 1] = kept and 1 or 0
+  key, arg = limits.next_key, limits.next_arg
 end
-kept = limits_renew(limits_read(KEYS, 5, ARGV, 5), token, us) and kept
-if redis.call('ZSCORE', KEYS[1], ARGV[1]) then
-  redis.call('ZADD', KEYS[1], 'XX', now + lease_ms, ARGV[1])
-end
-return kept and 1 or 0
+return answer
