@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from threading import RLock
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 from kombu.exceptions import OperationalError
 from kombu.utils import json
@@ -17,6 +16,7 @@ from celery_toolkit_core.log import event
 
 from .backlog import Backlog, queue_of
 from .settings import RanchSettings, read_ranch_settings
+from .ticket_office import TicketOffice
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -28,14 +28,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: The task name that a ticket carries.
-TICKET = "celery_ranch.ticket"
 #: The header by which a message names its client; whatever carries it belongs into that client's backlog.
 KEY_HEADER = "ranch_key"
 #: The header with the cost of the turn, if it is not the default.
 COST_HEADER = "ranch_cost"
-#: The header of a ticket that names its queue.
-QUEUE_HEADER = "ranch_queue"
 
 # A connection that broke while it lay in the pool is opened anew; a broker that is away is asked again later.
 _RETRY_POLICY = {"max_retries": 1, "interval_start": 0, "interval_step": 0.1, "interval_max": 0.1}
@@ -57,6 +53,7 @@ class Ranch:
         self._argument: dict[str, Any] = {}
         self._settings: RanchSettings | None = None
         self._backlog: Backlog | None = None
+        self._office = TicketOffice()
         #: What this process has claimed, if it is a worker; see `celery_ranch.worker.claims_of`.
         self.claims: Claims | None = None
 
@@ -98,16 +95,7 @@ class Ranch:
             producer: A kombu producer.
             **options: Of `kombu.Producer.publish`: retry, declare, ...
         """
-        producer.publish(
-            b"",
-            exchange=address.exchange,
-            routing_key=address.routing_key,
-            content_type="application/data",
-            content_encoding="binary",
-            # A fresh id each time, never the task's: brokers and workers remember ids.
-            headers={"task": TICKET, "id": uuid4().hex, QUEUE_HEADER: address.queue},
-            **options,
-        )
+        self._office.publish(address, producer, **options)
 
     def issue(self, tickets: Iterable[Tickets]) -> None:
         """Publish the tickets that a script asked for.

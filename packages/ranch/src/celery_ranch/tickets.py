@@ -15,10 +15,11 @@ from celery_toolkit_core.celery.messages import StoredMessage
 from celery_toolkit_core.errors import InvalidParameter, Quarantined
 from celery_toolkit_core.log import event
 
-from .application import QUEUE_HEADER, TICKET, ranch_of
+from .application import ranch_of
 from .claims import Settler, quarantine
 from .entries import Report
 from .options import check_weight
+from .ticket_office import QUEUE_HEADER, TICKET
 from .utils.lru_tracker import LRUKeyMetadata
 from .worker import claims_of
 

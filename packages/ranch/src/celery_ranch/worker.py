@@ -16,11 +16,12 @@ from celery_toolkit_core.celery.messages import StoredMessage
 from celery_toolkit_core.keeper import Keeper
 from celery_toolkit_core.log import event
 
-from .application import TICKET, ranch_of
+from .application import ranch_of
 from .backlog import queue_of
 from .claims import Claims
 from .errors import DeadTask
 from .settings import RanchSettings
+from .ticket_office import TICKET
 
 if TYPE_CHECKING:
     from celery import Celery

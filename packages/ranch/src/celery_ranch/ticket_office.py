@@ -1,0 +1,103 @@
+"""Publishing tickets: the first one of a channel as Celery publishes a task, the others the short way.
+
+A ticket is the same few bytes each time but for its id, while most of a publish is work on what does not change: what
+to declare, how to retry, headers and properties, and with Redis a new client for every message. A channel that has
+taken a ticket for an address has declared what is needed, so the next ones go straight to it; when it fails, the
+ordinary way takes over. Should both have sent one, the surplus ticket does nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from kombu import Producer
+from kombu.transport.redis import Channel as RedisChannel
+from kombu.transport.virtual import Channel as VirtualChannel
+from kombu.utils import json
+
+from celery_toolkit_core.shortcut import Shortcut
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .application import Address
+
+#: The task name that a ticket carries.
+TICKET = "celery_ranch.ticket"
+#: The header of a ticket that names its queue.
+QUEUE_HEADER = "ranch_queue"
+
+_CONTENT = {"content_type": "application/data", "content_encoding": "binary"}
+_PUBLISH, _PUT, _DELIVER = Producer.publish, RedisChannel._put, VirtualChannel.basic_publish
+# Stands for the id while the bytes of a ticket are made.
+_ID = "0" * 32
+
+
+class TicketOffice:
+    """Publishes the tickets of one application."""
+
+    def __init__(self) -> None:
+        # Channel -> (exchange, routing key) -> the short way. A producer, and so its channel, is used by one thread.
+        self._ways: WeakKeyDictionary[Any, dict[tuple[str, str], Callable[[], object]]] = WeakKeyDictionary()
+
+    def publish(self, address: Address, producer: Any, **options: Any) -> None:
+        """Publish one ticket: whoever receives it claims the fairest task that waits in its queue.
+
+        Args:
+            address: Where to.
+            producer: A kombu producer.
+            **options: Of `kombu.Producer.publish`: retry, declare, ...
+        """
+        ways = self._ways.get(producer.channel, {})
+        way = ways.get((address.exchange, address.routing_key))
+        if way is not None:
+            try:
+                way()
+            except (
+                *producer.connection.recoverable_connection_errors,
+                *producer.connection.recoverable_channel_errors,
+            ):
+                self._ways.pop(producer.channel, None)
+            else:
+                return
+        producer.publish(
+            b"",
+            exchange=address.exchange,
+            routing_key=address.routing_key,
+            # A fresh id each time, never the task's: brokers and workers remember ids.
+            headers=_headers(address, os.urandom(16).hex()),
+            **_CONTENT,
+            **options,
+        )
+        if type(producer).publish is _PUBLISH:  # a producer of the user's own may do more
+            channel = producer.channel
+            self._ways.setdefault(channel, {})[address.exchange, address.routing_key] = _short_way(
+                channel, address, options
+            )
+
+
+def _headers(address: Address, ticket: str) -> dict[str, str]:
+    return {"task": TICKET, "id": ticket, QUEUE_HEADER: address.queue}
+
+
+def _short_way(channel: Any, address: Address, options: dict[str, Any]) -> Callable[[], object]:
+    exchange, routing_key = address.exchange, address.routing_key
+    properties = {"delivery_mode": options.get("delivery_mode", 2)}
+    how = {name: options[name] for name in ("mandatory", "immediate", "timeout", "confirm_timeout") if name in options}
+
+    def message(ticket: str) -> Any:
+        return channel.prepare_message(b"", headers=_headers(address, ticket), properties=dict(properties), **_CONTENT)
+
+    cls = type(channel)
+    if not exchange and cls._put is _PUT and cls.basic_publish is _DELIVER and not getattr(channel, "_expires", None):
+        # What `RedisChannel._put` does, with one client and the bytes of one message for all.
+        shortcut = Shortcut(channel._create_client())
+        key = channel._q_for_pri(routing_key, 0)
+        made = message(_ID)
+        channel._inplace_augment_message(made, exchange, routing_key)
+        made["properties"]["delivery_tag"] = _ID  # unique for each message; the ticket's id is that too
+        parts = json.dumps(made).split(_ID)
+        return lambda: shortcut.call("LPUSH", key, os.urandom(16).hex().join(parts))
+    return lambda: channel.basic_publish(message(os.urandom(16).hex()), exchange, routing_key, **how)
