@@ -16,7 +16,7 @@ from celery_toolkit_core.log import event
 
 from .backlog import Backlog, queue_of
 from .settings import RanchSettings, read_ranch_settings
-from .ticket_office import TicketOffice
+from .ticket_office import publish_ticket
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -53,7 +53,6 @@ class Ranch:
         self._argument: dict[str, Any] = {}
         self._settings: RanchSettings | None = None
         self._backlog: Backlog | None = None
-        self._office = TicketOffice()
         #: What this process has claimed, if it is a worker; see `celery_ranch.worker.claims_of`.
         self.claims: Claims | None = None
 
@@ -95,7 +94,7 @@ class Ranch:
             producer: A kombu producer.
             **options: Of `kombu.Producer.publish`: retry, declare, ...
         """
-        self._office.publish(address, producer, **options)
+        publish_ticket(address, producer, **options)
 
     def issue(self, tickets: Iterable[Tickets]) -> None:
         """Publish the tickets that a script asked for.

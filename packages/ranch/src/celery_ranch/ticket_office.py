@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 from kombu import Producer
 from kombu.transport.redis import Channel as RedisChannel
@@ -31,51 +30,46 @@ QUEUE_HEADER = "ranch_queue"
 
 _CONTENT = {"content_type": "application/data", "content_encoding": "binary"}
 _PUBLISH, _PUT, _DELIVER = Producer.publish, RedisChannel._put, VirtualChannel.basic_publish
+# Where a channel keeps its short ways. A producer, and so its channel, is used by one thread at a time.
+_ATTRIBUTE = "_celery_ranch_ways"
 # Stands for the id while the bytes of a ticket are made.
 _ID = "0" * 32
 
 
-class TicketOffice:
-    """Publishes the tickets of one application."""
+def publish_ticket(address: Address, producer: Any, **options: Any) -> None:
+    """Publish one ticket: whoever receives it claims the fairest task that waits in its queue.
 
-    def __init__(self) -> None:
-        # Channel -> (exchange, routing key) -> the short way. A producer, and so its channel, is used by one thread.
-        self._ways: WeakKeyDictionary[Any, dict[tuple[str, str], Callable[[], object]]] = WeakKeyDictionary()
+    Args:
+        address: Where to.
+        producer: A kombu producer.
+        **options: Of `kombu.Producer.publish`: retry, declare, ...
+    """
+    ways, where = _ways(producer.channel), (address.exchange, address.routing_key)
+    if where in ways:
+        try:
+            ways[where]()
+        except (*producer.connection.recoverable_connection_errors, *producer.connection.recoverable_channel_errors):
+            ways.clear()
+        else:
+            return
+    producer.publish(
+        b"",
+        exchange=address.exchange,
+        routing_key=address.routing_key,
+        # A fresh id each time, never the task's: brokers and workers remember ids.
+        headers=_headers(address, os.urandom(16).hex()),
+        **_CONTENT,
+        **options,
+    )
+    if type(producer).publish is _PUBLISH:  # a producer of the user's own may do more
+        channel = producer.channel
+        _ways(channel)[where] = _short_way(channel, address, options)
 
-    def publish(self, address: Address, producer: Any, **options: Any) -> None:
-        """Publish one ticket: whoever receives it claims the fairest task that waits in its queue.
 
-        Args:
-            address: Where to.
-            producer: A kombu producer.
-            **options: Of `kombu.Producer.publish`: retry, declare, ...
-        """
-        ways = self._ways.get(producer.channel, {})
-        way = ways.get((address.exchange, address.routing_key))
-        if way is not None:
-            try:
-                way()
-            except (
-                *producer.connection.recoverable_connection_errors,
-                *producer.connection.recoverable_channel_errors,
-            ):
-                self._ways.pop(producer.channel, None)
-            else:
-                return
-        producer.publish(
-            b"",
-            exchange=address.exchange,
-            routing_key=address.routing_key,
-            # A fresh id each time, never the task's: brokers and workers remember ids.
-            headers=_headers(address, os.urandom(16).hex()),
-            **_CONTENT,
-            **options,
-        )
-        if type(producer).publish is _PUBLISH:  # a producer of the user's own may do more
-            channel = producer.channel
-            self._ways.setdefault(channel, {})[address.exchange, address.routing_key] = _short_way(
-                channel, address, options
-            )
+def _ways(channel: Any) -> dict[tuple[str, str], Callable[[], object]]:
+    """The short ways that a channel knows, by exchange and routing key; they end with it."""
+    ways: dict[tuple[str, str], Callable[[], object]] = channel.__dict__.setdefault(_ATTRIBUTE, {})
+    return ways
 
 
 def _headers(address: Address, ticket: str) -> dict[str, str]:
