@@ -49,3 +49,39 @@ class WorkerNameTaken(ChainRouterError):
 
 class RouterNotFound(ChainRouterError):
     """The application has no ChainRouter in its ``task_routes``."""
+
+
+class PartitionCountDiffers(ChainRouterError):
+    """Living workers of the ring have another number of partitions, so keys would go to two places.
+
+    Attributes:
+        partitions: The number that this process was given.
+        others: The number that the others have.
+    """
+
+    partitions: int
+    others: int
+
+    def __init__(self, partitions: int, others: int) -> None:
+        super().__init__(
+            f"partitions={partitions}, but the workers that run have {others}; give the same, or let the queues run "
+            "empty and stop all workers before you change it",
+            partitions=partitions,
+            others=others,
+        )
+
+
+class BrokerNotSupported(ChainRouterError):
+    """Partition mode hands queues over in order, which it can do on Redis and RabbitMQ only.
+
+    Attributes:
+        transport: What kombu calls the broker's transport.
+    """
+
+    transport: str
+
+    def __init__(self, transport: str) -> None:
+        super().__init__(
+            f"mode='partition' needs a Redis or RabbitMQ broker, not {transport!r}; use mode='ring'",
+            transport=transport,
+        )

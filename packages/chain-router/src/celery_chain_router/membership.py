@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 State = Literal["up", "draining", "gone"]
 
-_KINDS = ("records", "tokens", "ends", "draining", "gone", "epoch", "traffic")
+#: The keys of a ring, as its scripts take them.
+KINDS = ("records", "tokens", "ends", "draining", "gone", "epoch", "traffic")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ class Membership:
         self.key_space = keys
         self.lease = lease
         self._lease_ms = milliseconds("lease", lease)
-        self._keys = [keys.key(kind) for kind in _KINDS]
+        self._keys = [keys.key(kind) for kind in KINDS]
         self._scripts = Scripts(client, "celery_chain_router")
 
     def join(self, names: Sequence[str], token: str, record: str, *, slots: str = "", traffic: str = "") -> Joined:

@@ -9,13 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from celery_toolkit_core.canonical import hash_function
 from celery_toolkit_core.errors import InvalidParameter
-from celery_toolkit_core.parameters import count, flag, text
+from celery_toolkit_core.parameters import count, flag, one_of, text
 from celery_toolkit_core.ring import MOST_VIRTUAL_NODES
+
+from .partitions import COUNT, PREFIX, Partitions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     Extractor = Callable[[str, tuple[Any, ...], dict[str, Any]], Any]
+    PartitionHook = Callable[[int], object]
+
+_VIRTUAL_NODES = 150
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +33,9 @@ class RouterOptions:
     persistent_file: Path | None
     reset_persistent: bool
     hash_function: Callable[[bytes], int]
+    partitions: Partitions | None = None
+    on_assign: PartitionHook | None = None
+    on_revoke: PartitionHook | None = None
 
     @classmethod
     def parse(
@@ -40,14 +48,34 @@ class RouterOptions:
         reset_persistent: Any,
         mode: Any,
         hash: Any,
+        partitions: Any = None,
+        partition_prefix: Any = None,
+        on_assign: Any = None,
+        on_revoke: Any = None,
     ) -> RouterOptions:
         """Check each parameter.
 
         Raises:
             InvalidParameter: One of them cannot be meant.
         """
-        if mode != "ring":
-            raise InvalidParameter("mode", mode, "give 'ring'; this version has no other")
+        of_partitions = {
+            "partitions": partitions,
+            "partition_prefix": partition_prefix,
+            "on_assign": on_assign,
+            "on_revoke": on_revoke,
+        }
+        of_ring = {
+            "virtual_nodes": None if virtual_nodes == _VIRTUAL_NODES else virtual_nodes,
+            "persistent_file": persistent_file,
+            "reset_persistent": reset_persistent or None,
+        }
+        by_mode = {"ring": of_partitions, "partition": of_ring}
+        for name, value in by_mode[one_of("mode", mode, by_mode)].items():
+            if value is not None:
+                raise InvalidParameter(name, value, f"leave it out: mode={mode!r} has no use for it")
+        for name in ("on_assign", "on_revoke"):
+            if not (of_partitions[name] is None or callable(of_partitions[name])):
+                raise InvalidParameter(name, of_partitions[name], "give a function (number of the partition) -> None")
         if routing_key_extractor is not None and not callable(routing_key_extractor):
             raise InvalidParameter(
                 "routing_key_extractor", routing_key_extractor, "give a function (task_name, args, kwargs) -> key"
@@ -59,6 +87,13 @@ class RouterOptions:
             persistent_file=None if persistent_file is None else _path(persistent_file),
             reset_persistent=flag("reset_persistent", reset_persistent),
             hash_function=hash if callable(hash) else hash_function(hash),
+            partitions=None
+            if mode == "ring"
+            else Partitions(
+                COUNT if partitions is None else partitions, PREFIX if partition_prefix is None else partition_prefix
+            ),
+            on_assign=on_assign,
+            on_revoke=on_revoke,
         )
 
 

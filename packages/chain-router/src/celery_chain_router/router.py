@@ -18,6 +18,7 @@ from .discovery import find_router
 from .key_rules import KeyRules
 from .mark import HEADER, Mark
 from .options import RouterOptions
+from .partitions import PartitionTable
 from .ring_table import RingTable
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 
     from celery_toolkit_core.ring import HashRing
 
-    from .options import Extractor
+    from .options import Extractor, PartitionHook
+    from .partitions import Partitions
     from .sharing import Sharing
     from .tables import Table
 
@@ -49,12 +51,18 @@ class ChainRouter:
         virtual_nodes: Points of a worker of weight 1 on the ring, from 1 to 10,000.
         persistent_file: A JSON file of registered workers, shared by processes of this machine; ``~`` is expanded.
         reset_persistent: Remove that file first, whatever it holds.
-        mode: ``"ring"``, a queue per worker and consistent hashing; this version has no other.
+        mode: ``"ring"``, a queue per worker and consistent hashing; or ``"partition"``, a fixed number of queues that
+            the workers share out among themselves, so that a key's tasks keep their order over every change.
         hash: ``"blake2b"``; with the extra ``[xxhash]`` also ``"xxh3"`` or ``"xxh64"``; or a function bytes -> whole
             number below 2**64. All processes of an application must use the same.
+        partitions: In partition mode, how many queues there are (64); 1 to 1,024.
+        partition_prefix: In partition mode, what their names begin with (``"chain"``): ``chain.0`` and so on.
+        on_assign: In partition mode, called in a worker with the number of a partition before it runs the first task
+            of it.
+        on_revoke: Likewise, when it has run the last one of it.
 
     Raises:
-        InvalidParameter: A parameter cannot be meant.
+        InvalidParameter: A parameter cannot be meant, or belongs to the other mode.
         WorkerFileError: `persistent_file` cannot be read.
     """
 
@@ -68,8 +76,12 @@ class ChainRouter:
         persistent_file: str | os.PathLike[str] | None = None,
         reset_persistent: bool = False,
         *,
-        mode: Literal["ring"] = "ring",
+        mode: Literal["ring", "partition"] = "ring",
         hash: str | Callable[[bytes], int] = "blake2b",
+        partitions: int | None = None,
+        partition_prefix: str | None = None,
+        on_assign: PartitionHook | None = None,
+        on_revoke: PartitionHook | None = None,
     ) -> None:
         options = RouterOptions.parse(
             routing_key=routing_key,
@@ -79,12 +91,16 @@ class ChainRouter:
             reset_persistent=reset_persistent,
             mode=mode,
             hash=hash,
+            partitions=partitions,
+            partition_prefix=partition_prefix,
+            on_assign=on_assign,
+            on_revoke=on_revoke,
         )
         self._options = options
         self._rules = KeyRules(options.routing_key, options.extractor)
         self._ring_table = RingTable(options)
         #: The mode: all that `_decide` asks of it stands in `Table`.
-        self._table: Table = self._ring_table
+        self._table: Table = PartitionTable(options.partitions) if options.partitions else self._ring_table
         self._routed: Counter[str] = Counter()
         self._declared: set[str] = set()
 
@@ -126,6 +142,16 @@ class ChainRouter:
         return self._table.lookup.fingerprint
 
     @property
+    def partitions(self) -> Partitions | None:
+        """The queues of partition mode; ``None`` in ring mode."""
+        return self._options.partitions
+
+    @property
+    def partition_hooks(self) -> tuple[PartitionHook | None, PartitionHook | None]:
+        """What a worker calls for a partition that it gets, and for one that it has given up."""
+        return self._options.on_assign, self._options.on_revoke
+
+    @property
     def registered(self) -> list[str]:
         """The workers that were registered by hand, in the order of their registration."""
         return list(self._ring_table.registered)
@@ -162,9 +188,11 @@ class ChainRouter:
             Its positions on the ring.
 
         Raises:
-            InvalidParameter: Not a possible name or weight.
+            InvalidParameter: Not a possible name or weight, or the router is in partition mode.
             WorkerFileError: The persistent file cannot be written; nothing is registered then.
         """
+        if self.partitions:
+            raise InvalidParameter("mode", "partition", "in partition mode workers are not registered: start them")
         return self._ring_table.register(name, weight)
 
     def unregister_worker(self, name: str) -> bool:
@@ -210,6 +238,8 @@ class ChainRouter:
 
     def get_worker_for_key(self, key: Any) -> str | None:
         """The worker to which a call with this routing key goes; ``None`` when there is no worker.
+
+        In partition mode the queue of its partition: a producer does not know the workers.
 
         Raises:
             InvalidParameter: The key has no canonical form.

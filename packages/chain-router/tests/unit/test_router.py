@@ -104,7 +104,7 @@ def test_keys_of_different_types_are_distinct_and_stable():
         ({"persistent_file": 3}, "persistent_file"),
         ({"reset_persistent": "yes"}, "reset_persistent"),
         ({"hash": "md5"}, "hash"),
-        ({"mode": "partition"}, "mode"),
+        ({"mode": "rings"}, "mode"),
     ],
 )
 def test_a_parameter_that_cannot_be_meant_is_named(parameters, named):
