@@ -8,9 +8,10 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from .clients import Clients, audit
-from .clients import status as _status
-from .errors import BacklogFull, DeadTask, PayloadTooLarge, RanchError
+from .audits import audit
+from .audits import status as _status
+from .clients import Clients
+from .errors import BacklogFull, ClientDraining, DeadTask, PayloadTooLarge, RanchError
 from .task import RanchTask, lru_task
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BacklogFull",
+    "ClientDraining",
     "Clients",
     "DeadTask",
     "PayloadTooLarge",

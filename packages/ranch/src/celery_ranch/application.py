@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
     from celery import Celery
 
+    from celery_toolkit_core.celery.messages import StoredMessage
+
     from .claims import Claims
     from .entries import Tickets
 
@@ -35,6 +38,9 @@ COST_HEADER = "ranch_cost"
 
 # A connection that broke while it lay in the pool is opened anew; a broker that is away is asked again later.
 _RETRY_POLICY = {"max_retries": 1, "interval_start": 0, "interval_step": 0.1, "interval_max": 0.1}
+
+# In front of the routing key of what native delayed delivery is to delay: 28 binary digits, one per level.
+_DELAY = re.compile(r"^(?:[01]\.){28}")
 
 _lock = RLock()
 # Where an application keeps its ranch: the two end together.
@@ -126,6 +132,18 @@ class Address:
         self.exchange = exchange
         self.routing_key = routing_key
         self.queue = queue_of(exchange, routing_key)
+
+    @classmethod
+    def of(cls, message: StoredMessage, app: Celery) -> Address:
+        """Where a message's ticket goes: to the queue that the message is meant for, not to one that delays it."""
+        delayed = _DELAY.match(message.routing_key) if message.exchange else None
+        if delayed is None:
+            return cls(message.exchange, message.routing_key)
+        # Celery's native delayed delivery, with quorum queues; the task waits with us, so its ticket must not.
+        meant = message.routing_key[delayed.end() :]
+        queues = app.amqp.queues.values()
+        exchange = next((queue.exchange.name for queue in queues if queue.routing_key == meant), "")
+        return cls(exchange, meant)
 
     def to_bytes(self) -> bytes:
         """For `Submission.address`."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 
 from celery_toolkit_core.keys import digest
 from celery_toolkit_core.scripts import Scripts
 
-from .entries import Answer, Care, Claimed, Report, Submission, Tickets, tickets_of
+from .entries import Answer, Care, Claimed, Enqueued, Report, Submission, Tickets, tickets_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,10 +38,23 @@ STRUCTURES = (
     "active",
     "dead",
     "tagged",
+    "quarantine",
+    "history",
+    "away",
+    "departed",
+    "served",
 )
 
 #: Entries of one kind that one run of the periodic care takes up.
 TEND_BATCH = 100
+
+
+class Queue(NamedTuple):
+    """What waits in one queue; `unserved` are the seconds since a worker that consumes it was seen, if ever."""
+
+    address: bytes
+    waiting: int
+    unserved: float | None
 
 
 class Backlog:
@@ -65,18 +78,15 @@ class Backlog:
         """Run one of our scripts with the keys of this backlog."""
         return self._scripts.run(script, self.keys, args)
 
-    def enqueue(self, task: Submission, entry: str | None = None) -> tuple[str, int]:
+    def enqueue(self, task: Submission, entry: str | None = None) -> Enqueued:
         """Put a task into its client's line.
 
         Args:
             task: The task.
             entry: Its id in the backlog, 32 hex digits; the same id twice enqueues once.
-
-        Returns:
-            ``waiting``, ``scheduled``, ``again`` or ``full``, and how many tasks of the client wait.
         """
-        state, waiting = self.run("enqueue", task.arguments(entry or uuid4().hex))
-        return state.decode(), int(waiting)
+        state, waiting, *address = self.run("enqueue", task.arguments(entry or uuid4().hex))
+        return Enqueued(state.decode(), int(waiting), address[0] if address else task.address)
 
     def claim(
         self,
@@ -120,24 +130,31 @@ class Backlog:
         lost = self.run("renew", [round(lease * 1000), *(x for pair in held for x in pair)])
         return [entry.decode() for entry in lost]
 
-    def tend(self, *, max_attempts: int, client_ttl: float | None = None, idle_queues: Sequence[str] = ()) -> Care:
-        """Take back what dead workers held, line up what is due, see to missing tickets."""
+    def tend(
+        self,
+        *,
+        max_attempts: int,
+        client_ttl: float | None = None,
+        idle_queues: Sequence[str] = (),
+        busy_queues: Sequence[str] = (),
+    ) -> Care:
+        """Take back what dead workers held, line up what is due, issue missing tickets, note what is served."""
         ttl_ms = 0 if client_ttl is None else round(client_ttl * 1000)
-        tickets, returned, abandoned, dead = self.run("tend", [max_attempts, TEND_BATCH, ttl_ms, *idle_queues])
+        arguments = [max_attempts, TEND_BATCH, ttl_ms, len(idle_queues), *idle_queues, *busy_queues]
+        tickets, returned, abandoned, dead = self.run("tend", arguments)
         gone = [(dead[at].decode(), dead[at + 1]) for at in range(0, len(dead), 2)]
         return Care(tickets_of(tickets), int(returned), int(abandoned), gone)
 
     def audit(self) -> dict[str, int]:
         """Where every task ever submitted is, at one moment; see `celery_ranch.audit`."""
-        names = (
-            "submitted scheduled waiting in_flight dead done expired revoked abandoned handed_back purged "
-            "clients entries messages"
-        )
-        return dict(zip(names.split(), map(int, self.run("audit")), strict=True))
+        flat = self.run("audit")
+        return {flat[at].decode(): int(flat[at + 1]) for at in range(0, len(flat), 2)}
 
-    def queues(self) -> list[str]:
-        """The digests of all queues that ever had a task."""
-        return [field.decode() for field in self.client.hkeys(self.key("addresses"))]
+    def queues(self) -> dict[str, Queue]:
+        """All queues that ever had a task, by their digests."""
+        return {
+            row[0].decode(): Queue(row[1], int(row[2]), float(row[3]) if row[3] else None) for row in self.run("queues")
+        }
 
 
 def queue_of(exchange: str, routing_key: str) -> str:

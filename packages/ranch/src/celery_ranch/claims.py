@@ -123,11 +123,14 @@ class Claims:
                 if lost is not None:
                     event(logger, logging.WARNING, "claim_lost", entry=entry)
 
-    def tend(self, idle_queues: Sequence[str] = ()) -> list[tuple[str, bytes]]:
+    def tend(self, idle_queues: Sequence[str] = (), busy_queues: Sequence[str] = ()) -> list[tuple[str, bytes]]:
         """Run the periodic care; the tasks (id, message) that have died of too many attempts."""
         settings = self.ranch.settings
         care = self.ranch.backlog.tend(
-            max_attempts=settings.max_attempts, client_ttl=settings.redis_key_ttl, idle_queues=idle_queues
+            max_attempts=settings.max_attempts,
+            client_ttl=settings.redis_key_ttl,
+            idle_queues=idle_queues,
+            busy_queues=busy_queues,
         )
         if care.returned or care.abandoned or care.dead:
             event(
@@ -205,7 +208,7 @@ class Settler(Follower):
 
     def handed_back(self, delivery: Delivery) -> None:
         """Another control has taken it: the turn is given back."""
-        self._end("handed_back", None)
+        self._end(f"handed_back {delivery.why}".rstrip(), None)
 
     def _end(self, outcome: str, seconds: float | None) -> None:
         self._report("end", outcome, "" if seconds is None else repr(float(seconds)))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,7 +13,6 @@ if TYPE_CHECKING:
 
     from .backlog import Backlog
     from .clients import Clients
-    from .places import Place
 
 
 @click.group(cls=Group)
@@ -27,7 +25,7 @@ def ranch() -> None:
 @pass_app
 def status(app: Celery, as_json: bool) -> None:
     """Where all tasks ever submitted are; 'missing' is 0 unless some were lost."""
-    from .clients import audit
+    from .audits import audit
 
     show(audit(app), as_json=as_json)
 
@@ -45,7 +43,7 @@ def clients(app: Celery, tag: str | None, as_json: bool) -> None:
         name, equals, value = tag.partition("=")
         keys = known.tagged(name, value if equals else None)
         rows = [row for row in map(known.show, keys) if row]
-    columns = ("lru_key", "waiting", "in_flight", "served", "weight", "max_in_flight", "paused")
+    columns = ("lru_key", "waiting", "in_flight", "served", "weight", "max_in_flight", "paused", "draining")
     show(rows, as_json=as_json, columns=columns)
 
 
@@ -68,6 +66,15 @@ def show_client(app: Celery, key: str, as_json: bool) -> None:
 def set_weight(app: Celery, key: str, weight: float) -> None:
     """Set a client's weight: 0.5 is served twice as often as 1."""
     _clients(app).set_weight(key, weight)
+
+
+@ranch.command("set-share")
+@click.argument("key")
+@click.argument("share", type=float)
+@pass_app
+def set_share(app: Celery, key: str, share: float) -> None:
+    """Set a client's share: 2 is served twice as often as 1."""
+    _clients(app).set_share(key, share)
 
 
 @ranch.command("set-cap")
@@ -98,9 +105,21 @@ def pause(app: Celery, key: str) -> None:
 
 @ranch.command()
 @click.argument("key")
+@click.option("--wait", type=float, metavar="SECONDS", help="Wait so long until nothing of it is left.")
+@pass_app
+def drain(app: Celery, key: str, wait: float | None) -> None:
+    """Take no new tasks of a client until 'resume'; what waits goes on."""
+    left = _clients(app).drain(key, wait=wait)
+    click.echo(f"{left} tasks left")
+    if left and wait is not None:
+        raise click.exceptions.Exit(1)
+
+
+@ranch.command()
+@click.argument("key")
 @pass_app
 def resume(app: Celery, key: str) -> None:
-    """End a client's pause."""
+    """End a client's pause, or drain."""
     _clients(app).resume(key)
 
 
@@ -119,36 +138,55 @@ def purge(app: Celery, key: str) -> None:
 @pass_app
 def explain(app: Celery, task_id: str, as_json: bool) -> None:
     """Say why a task is not running. Reads the whole backlog, page by page."""
-    from .places import find
+    from . import reasons
 
-    places = find(_backlog(app), task_id)
+    found = reasons.explain(app, task_id)
     if as_json:
-        show([{**_row(place), "why": _why(place)} for place in places], as_json=True)
-    elif not places:
-        click.echo("unknown to ranch: it has ended, another control holds it, or it was never sent for a client")
-    for place in places if not as_json else ():
-        click.echo(f"{place.name} of client {place.lru_key!r}: {_why(place)}")
+        show(found, as_json=True)
+        return
+    for each in found:
+        subject = f"{each['name']} of client {each['lru_key']!r}: " if each["name"] else ""
+        click.echo(f"{subject}{each['why']}")
 
 
-@ranch.command()
-@click.option("--retry", "decision", flag_value="retry", help="Send these to the head of their clients again.")
-@click.option("--drop", "decision", flag_value="drop", help="Throw these away.")
-@click.argument("entries", nargs=-1)
+@ranch.group(cls=Group)
+def dead() -> None:
+    """The tasks that will not be tried again, and what is to become of them."""
+
+
+@dead.command("list")
 @json_option
 @pass_app
-def dead(app: Celery, decision: str | None, entries: tuple[str, ...], as_json: bool) -> None:
-    """The tasks that will not be tried again, or a decision about some of them."""
+def list_dead(app: Celery, as_json: bool) -> None:
+    """List them: lost with as many workers as 'ranch_max_attempts' allows, or unreadable."""
+    from . import places
+    from .reasons import row_of
+
+    columns = ("entry", "task_id", "name", "lru_key", "attempts", "why")
+    rows = [row_of(place) | {"why": place.b or place.state} for place in places.dead(_backlog(app))]
+    show(rows, as_json=as_json, columns=columns)
+
+
+@dead.command()
+@click.argument("entries", nargs=-1, required=True)
+@pass_app
+def replay(app: Celery, entries: tuple[str, ...]) -> None:
+    """Send some to the heads of their clients again, as though never tried."""
+    _decide(app, "retry", entries)
+
+
+@dead.command()
+@click.argument("entries", nargs=-1, required=True)
+@pass_app
+def drop(app: Celery, entries: tuple[str, ...]) -> None:
+    """Throw some away."""
+    _decide(app, "drop", entries)
+
+
+def _decide(app: Celery, decision: str, entries: tuple[str, ...]) -> None:
     from . import places
     from .application import issue_quietly, ranch_of
 
-    if decision is None:
-        if entries:
-            raise click.UsageError("say what is to become of them: --retry or --drop")
-        columns = ("entry", "task_id", "name", "lru_key", "attempts", "why")
-        show([_row(place) | {"why": place.b} for place in places.dead(_backlog(app))], as_json=as_json, columns=columns)
-        return
-    if not entries:
-        raise click.UsageError(f"name the entries to {decision}; 'celery ranch dead' lists them")
     decided, tickets = places.decide(_backlog(app), decision, entries)
     issue_quietly(ranch_of(app), tickets)
     click.echo(f"{decided} of {len(entries)} decided")
@@ -173,33 +211,3 @@ def _number(text: str) -> int | None:
         return int(text)
     except ValueError:
         raise click.BadParameter(f"{text!r} is neither a whole number nor 'none'") from None
-
-
-def _row(place: Place) -> dict[str, Any]:
-    return {
-        "entry": place.entry,
-        "task_id": place.task_id,
-        "name": place.name,
-        "lru_key": place.lru_key,
-        "attempts": place.attempts,
-        "state": place.state,
-    }
-
-
-def _why(place: Place) -> str:
-    if place.state == "waiting":
-        return f"its turn has not come: {place.a} tasks of its client and {place.b} clients are before it"
-    if place.state == "held":
-        reason = "the client is paused" if place.b == "paused" else "the client has as much in flight as its cap allows"
-        return f"{reason}; {place.a} tasks of it are before this one"
-    if place.state == "scheduled":
-        return f"it is due at {_moment(place.a)}"
-    if place.state == "in flight":
-        return f"a worker has it, attempt {place.attempts + 1}; the lease runs until {_moment(place.a)}"
-    if place.state == "dead":
-        return f"it is dead since {_moment(place.a)} ({place.b}); see 'celery ranch dead'"
-    return "it has just ended"
-
-
-def _moment(milliseconds: str) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(float(milliseconds) / 1000))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
+
+Admission = Literal["new", "inside", "free", "back"]
 
 
 class Report(NamedTuple):
@@ -21,6 +23,20 @@ class Tickets(NamedTuple):
 
     address: bytes
     number: int
+
+
+class Enqueued(NamedTuple):
+    """What became of a submission.
+
+    Attributes:
+        state: ``waiting``, ``scheduled``, ``again``, ``full`` or ``draining`` (see ``lua/enqueue.lua``).
+        waiting: How many tasks of the client wait.
+        address: Where its ticket is published.
+    """
+
+    state: str
+    waiting: int
+    address: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +57,9 @@ class Submission:
         weighed: The task has a weight function.
         weight: To be kept for the client from now on, if given.
         limit: Most tasks of the client that may wait, if the task's options say so.
+        admission: ``new``; ``inside`` when the body of a task of this client sends it: a client that is drained may
+            finish what it has begun; ``free`` for a task that was admitted before, such as a retry: no limit counts;
+            ``back`` for one that may have been taken away by another control: it also gets its old place again.
     """
 
     message: bytes
@@ -56,6 +75,7 @@ class Submission:
     weighed: bool = False
     weight: float | None = None
     limit: int | None = None
+    admission: Admission = "new"
 
     def arguments(self, entry: str) -> list[Any]:
         """The arguments of ``enqueue.lua``."""
@@ -74,6 +94,7 @@ class Submission:
             "1" if self.weighed else "",
             "" if self.weight is None else repr(self.weight),
             "" if self.limit is None else self.limit,
+            self.admission,
         ]
 
 

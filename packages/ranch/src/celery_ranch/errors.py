@@ -35,6 +35,10 @@ class BacklogFull(RanchError):
     waiting: int
 
 
+class ClientDraining(BacklogFull):
+    """The client is being drained: it takes no new tasks until somebody resumes it; nothing was written."""
+
+
 class DeadTask(RanchError):
     """The task was lost with its worker as often as ``ranch_max_attempts`` allows, and is not tried again.
 

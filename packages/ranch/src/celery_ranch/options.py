@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from celery_toolkit_core import parameters
 from celery_toolkit_core.canonical import bound_arguments
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 #: Weights and costs are numbers in this range; their product is what one turn costs.
 SMALLEST, LARGEST = 1e-6, 1e6
+
+#: What becomes of a task whose client has as many waiting as its limit allows.
+OnFull = Literal["raise", "block", "drop"]
 
 #: Attributes of a task that are ours and begin with ``lru_``.
 _ATTRIBUTES = ("lru_key", "lru_cost")
@@ -35,12 +38,14 @@ class TaskOptions:
         cost: What one turn costs: a number, a function of the call's arguments, or ``"runtime"``.
         weight_function: ``f(lru_key, metadata) -> weight``, or None.
         max_backlog: Most tasks of one client that may wait, or None.
+        on_full: What becomes of one more: ``raise`` an error, ``block`` the caller, ``drop`` it.
     """
 
     key: str | Callable[..., Any] | None = None
     cost: float | str | Callable[..., Any] = 1.0
     weight_function: WeightFunction | None = None
     max_backlog: int | None = None
+    on_full: OnFull = "raise"
 
     @classmethod
     def of(cls, task: type[Any]) -> TaskOptions:
@@ -70,6 +75,7 @@ class TaskOptions:
             cost=1.0 if cost is None else cost if callable(cost) else check_cost("lru_cost", cost),
             weight_function=weight_function,
             max_backlog=None if limit is None else parameters.count("max_backlog", limit),
+            on_full=cast("OnFull", parameters.one_of("on_full", _plain(task, "on_full"), get_args(OnFull))),
         )
 
     def key_of(self, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
@@ -87,6 +93,16 @@ class TaskOptions:
         if callable(given):
             given = given(*args, **kwargs)
         return check_cost("lru_cost", given)
+
+
+def delay_options(priority_weight: Any, expiry: Any) -> dict[str, Any]:
+    """The two options of `lru_delay` as options of `apply_async`."""
+    options: dict[str, Any] = {}
+    if priority_weight is not None:
+        options["lru_weight"] = check_weight("priority_weight", priority_weight)
+    if expiry is not None:
+        options["expires"] = parameters.seconds("expiry", expiry)
+    return options
 
 
 def check_key(value: Any) -> str:

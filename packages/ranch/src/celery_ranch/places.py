@@ -45,8 +45,23 @@ def find(backlog: Backlog, task_id: str) -> list[Place]:
             return found
 
 
+@dataclass(frozen=True, slots=True)
+class Away:
+    """A task that another control has taken from a worker; `why` is its word, `since` in seconds by Redis' clock."""
+
+    lru_key: str
+    why: str
+    since: float
+
+
+def find_away(backlog: Backlog, task_id: str) -> Away | None:
+    """Whether another control has a task, as far as ranch was told."""
+    found = backlog.run("away", [task_id])
+    return Away(found[0].decode(), found[1].decode(), float(found[2]) / 1000) if found else None
+
+
 def dead(backlog: Backlog, most: int = 1000) -> list[Place]:
-    """The entries that will not be tried again, oldest first."""
+    """The entries that will not be tried again: lost with too many workers, or unreadable; each oldest first."""
     return _describe(backlog, most=most)
 
 

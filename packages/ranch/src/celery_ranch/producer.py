@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -16,15 +17,20 @@ from celery_toolkit_core.log import event
 from .application import Address
 from .backlog import client_of
 from .entries import Submission
-from .errors import BacklogFull, PayloadTooLarge
+from .errors import BacklogFull, ClientDraining, PayloadTooLarge
+from .results import tell_revoked
 
 if TYPE_CHECKING:
     from .application import Ranch
+    from .entries import Admission
+    from .options import OnFull
 
 logger = logging.getLogger(__name__)
 
 #: AMQP's highest priority; there the highest number goes first.
 _AMQP_HIGHEST = 255
+#: Seconds between two tries of a caller that waits for room.
+_BLOCK_LOOK = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +43,8 @@ class Call:
         weight: Weight to keep for the client, if the call gives one.
         weighed: The task has a weight function.
         limit: Most tasks of the client that may wait.
+        on_full: What becomes of one more.
+        admission: See `Submission`.
     """
 
     key: str
@@ -44,6 +52,16 @@ class Call:
     weight: float | None = None
     weighed: bool = False
     limit: int | None = None
+    on_full: OnFull = "raise"
+    admission: Admission = "new"
+
+
+class Dropped(Exception):  # no error: it never leaves `RanchTask.apply_async`
+    """The call was dropped because its client's backlog is full; its result says so."""
+
+    def __init__(self, task_id: str) -> None:
+        super().__init__(task_id)
+        self.task_id = task_id
 
 
 class BacklogProducer:
@@ -72,24 +90,42 @@ class BacklogProducer:
 
         Raises:
             PayloadTooLarge: The message is too large.
-            BacklogFull: The client has its limit waiting.
+            BacklogFull: The client has its limit waiting, or is drained.
+            Dropped: Likewise, and the task is to be dropped then.
             RedisUnavailable: Our Redis is away.
             kombu.exceptions.EncodeError: The arguments cannot be serialised.
         """
         if "task" not in (options.get("headers") or {}):
             return self._producer.publish(body, **options)
         message = StoredMessage.build(self._producer, body, **options)
-        if enqueue(self._ranch, message, self._call, self._producer.connection.transport.driver_type):
-            address = Address(message.exchange, message.routing_key)
+        address = self._enqueue(message)
+        if address is not None:
             try:
-                self._ranch.publish_ticket(address, self._producer, **_how_to_send(options))
+                self._ranch.publish_ticket(Address.from_bytes(address), self._producer, **_how_to_send(options))
             except (*self._producer.connection.recoverable_connection_errors, OperationalError) as error:
                 # The backlog has the task: workers issue what is missing, so the caller need not know.
                 event(logger, logging.WARNING, "ticket_not_published", error=type(error).__name__)
         return None
 
+    def _enqueue(self, message: StoredMessage) -> bytes | None:
+        driver_type = self._producer.connection.transport.driver_type
+        end = time.monotonic() + self._ranch.settings.block_timeout
+        while True:
+            try:
+                return enqueue(self._ranch, message, self._call, driver_type)
+            except BacklogFull as full:
+                if self._call.on_full == "drop":
+                    event(logger, logging.WARNING, "task_dropped", task_id=message.task_id, lru_key=self._call.key)
+                    tell_revoked(self._ranch.app, message.to_bytes(), str(full))
+                    raise Dropped(message.task_id) from None
+                if self._call.on_full == "raise" or time.monotonic() >= end:
+                    raise
+                time.sleep(_BLOCK_LOOK)
 
-def enqueue(ranch: Ranch, message: StoredMessage, call: Call, driver_type: str, entry: str | None = None) -> bool:
+
+def enqueue(
+    ranch: Ranch, message: StoredMessage, call: Call, driver_type: str, entry: str | None = None
+) -> bytes | None:
     """Put one message into the backlog.
 
     Args:
@@ -100,7 +136,7 @@ def enqueue(ranch: Ranch, message: StoredMessage, call: Call, driver_type: str, 
         entry: Its id in the backlog, if a repetition must be recognised.
 
     Returns:
-        Whether a ticket is due now; not so for a task with an eta in the future.
+        Where a ticket is due now; None for a task with an eta in the future.
     """
     delay = _delay(message.headers.get("eta"), ranch)
     # It waits here, not in a worker's memory, where it would raise the prefetch count.
@@ -113,8 +149,8 @@ def enqueue(ranch: Ranch, message: StoredMessage, call: Call, driver_type: str, 
             size=len(data),
             limit=ranch.settings.max_payload,
         )
-    address = Address(message.exchange, message.routing_key)
-    state, waiting = ranch.backlog.enqueue(
+    address = Address.of(message, ranch.app)
+    enqueued = ranch.backlog.enqueue(
         Submission(
             message=data,
             queue=address.queue,
@@ -129,16 +165,24 @@ def enqueue(ranch: Ranch, message: StoredMessage, call: Call, driver_type: str, 
             weighed=call.weighed,
             weight=call.weight,
             limit=call.limit,
+            admission=call.admission,
         ),
         entry,
     )
-    if state == "full":
+    waiting = enqueued.waiting
+    if enqueued.state == "full":
         raise BacklogFull(
             f"client {call.key!r} has {waiting} tasks waiting, as many as its limit allows; try again later",
             lru_key=call.key,
             waiting=waiting,
         )
-    return state != "scheduled"
+    if enqueued.state == "draining":
+        raise ClientDraining(
+            f"client {call.key!r} is being drained and takes no new tasks until it is resumed",
+            lru_key=call.key,
+            waiting=waiting,
+        )
+    return None if enqueued.state == "scheduled" else enqueued.address
 
 
 def _rank(priority: Any, driver_type: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from celery_toolkit_core import parameters
@@ -27,10 +28,14 @@ def _retries(name: str, value: Any) -> int:
     return parameters.count(name, value, least=0, most=100)
 
 
-def _no_metrics(name: str, value: Any) -> bool:
-    if parameters.flag(name, value):
-        raise InvalidParameter(name, value, "this release has no metrics; leave it False")
-    return False
+def _metrics(name: str, value: Any) -> bool:
+    if parameters.flag(name, value) and find_spec("prometheus_client") is None:
+        raise InvalidParameter(name, value, "install celery-toolkit-ranch[prometheus]")
+    return bool(value)
+
+
+def _port(name: str, value: Any) -> int:
+    return parameters.count(name, value, most=65535)
 
 
 @dataclass(frozen=True)
@@ -46,10 +51,14 @@ class RanchSettings:
         redis_use_ssl: Use TLS although the URL says ``redis://``.
         redis_socket_timeout: How long a call may take.
         redis_socket_connect_timeout: How long a connect may take.
-        metrics_enabled: Must be False; this release has no metrics.
+        metrics_enabled: Workers keep Prometheus metrics in the registry of their main process; needs the extra
+            ``[prometheus]``.
+        metrics_port: The port at which a worker serves them, if it is to do so itself.
+        metrics_clients: Metrics with a label for the client: as many series as clients.
         lease: How long a claimed task is ours without a sign of life of its worker.
         max_attempts: How many workers may die with a task before it is put aside.
         max_payload: Bytes that a message may have.
+        block_timeout: How long a call with ``on_full="block"`` waits for room.
         inherit_key: Tasks sent by a task body belong to the body's client unless they name another.
     """
 
@@ -60,10 +69,13 @@ class RanchSettings:
     redis_use_ssl: bool = setting(False, parameters.flag)
     redis_socket_timeout: float = setting(2.0, parameters.seconds)
     redis_socket_connect_timeout: float = setting(2.0, parameters.seconds)
-    metrics_enabled: bool = setting(False, _no_metrics)
+    metrics_enabled: bool = setting(False, _metrics)
+    metrics_port: int | None = setting(None, _port)
+    metrics_clients: bool = setting(False, parameters.flag)
     lease: float = setting(30.0, parameters.seconds)
     max_attempts: int = setting(3, parameters.count)
     max_payload: int = setting(1_000_000, parameters.count)
+    block_timeout: float = setting(60.0, parameters.seconds)
     inherit_key: bool = setting(True, parameters.flag)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from celery import current_task
@@ -11,10 +12,12 @@ from celery_toolkit_core.celery.deliveries import TURN, Delivery, Gate, GatedTas
 from celery_toolkit_core.errors import InvalidParameter, ToolkitError
 from celery_toolkit_core.keys import digest
 
-from . import clients
-from .application import COST_HEADER, KEY_HEADER, Address, ranch_of
-from .options import TaskOptions, check_cost, check_key, check_weight
-from .producer import BacklogProducer, Call, enqueue
+from .application import COST_HEADER, KEY_HEADER, ranch_of
+from .audits import status
+from .clients import Clients
+from .options import TaskOptions, check_cost, check_key, check_weight, delay_options
+from .producer import BacklogProducer, Call, Dropped, enqueue
+from .profiles import check_tags
 from .tickets import CLAIMED
 from .worker import claims_of, install
 
@@ -25,7 +28,14 @@ if TYPE_CHECKING:
     from celery import Celery
     from celery.result import AsyncResult
 
-    from .options import WeightFunction
+    from celery_toolkit_core.celery.messages import StoredMessage
+
+    from .entries import Admission
+    from .options import OnFull, WeightFunction
+
+
+#: A queue's woken tasks come through a queue of this name, beside it.
+WAKE_SUFFIX = ".wake"
 
 
 class RanchTask(GatedTask):
@@ -39,7 +49,9 @@ class RanchTask(GatedTask):
         lru_key: Name of the argument that holds the client's key, or a function of the call's arguments.
         lru_cost: What one turn costs: a number (1), a function of the call's arguments, or ``"runtime"``.
         weight_function: ``f(lru_key, metadata) -> weight``, asked for a client when it has just been served.
-        max_backlog: Most tasks of one client that may wait; `BacklogFull` above it.
+        max_backlog: Most tasks of one client that may wait; what was admitted once, such as a retry, always may.
+        on_full: What becomes of one more: ``"raise"`` is `BacklogFull`; ``"block"`` waits in the caller until there is
+            room, for at most ``ranch_block_timeout`` seconds; ``"drop"`` gives a result that is revoked.
     """
 
     abstract = True
@@ -48,6 +60,7 @@ class RanchTask(GatedTask):
     lru_cost: float | str | Callable[..., Any] | None = None
     weight_function: WeightFunction | None = None
     max_backlog: int | None = None
+    on_full: OnFull = "raise"
 
     ranch_options: TaskOptions = TaskOptions()
 
@@ -99,7 +112,7 @@ class RanchTask(GatedTask):
         Raises:
             InvalidParameter: A key, cost or weight is not possible.
             PayloadTooLarge: The message has more than ``ranch_max_payload`` bytes.
-            BacklogFull: The client has its limit waiting.
+            BacklogFull: The client has its limit waiting, or is drained (`ClientDraining`).
             RedisUnavailable: Our Redis is away. Nothing was sent.
         """
         headers = dict(headers or {})
@@ -116,7 +129,9 @@ class RanchTask(GatedTask):
         headers[KEY_HEADER] = key
         if lru_cost is not None:
             headers[COST_HEADER] = cost
-        call = Call(key, cost, weight, self.ranch_options.weight_function is not None, self.ranch_options.max_backlog)
+        own = self.ranch_options
+        admission = _admission(key, options)
+        call = Call(key, cost, weight, own.weight_function is not None, own.max_backlog, own.on_full, admission)
         if connection is not None:
             producer = self.app.amqp.Producer(connection, auto_declare=False)
         try:
@@ -129,6 +144,9 @@ class RanchTask(GatedTask):
                     headers=headers,
                     **options,
                 )
+        except Dropped as dropped:
+            # Raised up to here, so that whatever else took something for this call gives it back.
+            return self.AsyncResult(dropped.task_id)
         except OperationalError as error:
             # Celery wraps every connection error as the broker's; ours is about our own Redis.
             if isinstance(error.__cause__, ToolkitError):
@@ -166,8 +184,8 @@ class RanchTask(GatedTask):
             The task's own result.
         """
         key = check_key(lru_key)
-        options = clients.delay_options(priority_weight, expiry)
-        checked = clients.check_tags(tags)
+        options = delay_options(priority_weight, expiry)
+        checked = check_tags(tags)
         if checked:
             self._clients.tag(key, checked)
         return self.apply_async(args, kwargs, lru_key=key, **options)
@@ -198,11 +216,11 @@ class RanchTask(GatedTask):
 
     def get_system_status(self) -> dict[str, Any]:
         """The backlog as a whole: initialized, storage_type, backlog_size, unique_lru_keys, health."""
-        return clients.status(ranch_of(self.app))
+        return status(ranch_of(self.app))
 
     @property
-    def _clients(self) -> clients.Clients:
-        return clients.Clients(self.app)
+    def _clients(self) -> Clients:
+        return Clients(self.app)
 
     def _client_of(
         self, given: Any, headers: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -215,6 +233,20 @@ class RanchTask(GatedTask):
         if key is None and current_task and ranch_of(self.app).settings.inherit_key:
             key = (current_task.request.headers or {}).get(KEY_HEADER)
         return key
+
+
+def _admission(key: str, options: Mapping[str, Any]) -> Admission:
+    if options.get("retries"):
+        return "free"  # A retry was admitted with its first try; refused now it would be lost.
+    inside = current_task and (current_task.request.headers or {}).get(KEY_HEADER) == key
+    return "inside" if inside else "new"
+
+
+def _without_wake(message: StoredMessage) -> StoredMessage:
+    """The message as though it had come from the queue proper: what another control has woken comes from beside it."""
+    if message.exchange or not message.routing_key.endswith(WAKE_SUFFIX):
+        return message
+    return replace(message, routing_key=message.routing_key.removesuffix(WAKE_SUFFIX))
 
 
 class BacklogGate(Gate):
@@ -241,6 +273,7 @@ class BacklogGate(Gate):
                 check_cost(COST_HEADER, delivery.message.headers.get(COST_HEADER, 1.0)),
                 None,
                 options.weight_function is not None,
+                admission="back",
             )
         except InvalidParameter:
             proceed()  # Not a key of ours: the message is an ordinary one.
@@ -250,8 +283,9 @@ class BacklogGate(Gate):
         # kombu's own transports keep the tag over a redelivery: the same message is then recognised.
         entry = digest(tag) if isinstance(tag, str) else None
         driver_type = channel.connection.client.transport.driver_type
-        if enqueue(ranch, delivery.stored, call, driver_type, entry):
-            claims_of(ranch).ticket_for(Address(delivery.stored.exchange, delivery.stored.routing_key).to_bytes())
+        address = enqueue(ranch, _without_wake(delivery.stored), call, driver_type, entry)
+        if address is not None:
+            claims_of(ranch).ticket_for(address)
         delivery.hand_back()
 
 
@@ -269,8 +303,8 @@ def lru_task(
         app: The Celery application.
         config: Settings of ranch for the application, by their names without ``ranch_``.
         weight_function: ``f(lru_key, metadata) -> weight``.
-        **task_options: Options of ``app.task``, and `lru_key`, `lru_cost`, `max_backlog`. With `base`, the task is
-            of that base as well.
+        **task_options: Options of ``app.task``, and `lru_key`, `lru_cost`, `max_backlog`, `on_full`. With `base`, the
+            task is of that base as well.
 
     Raises:
         InvalidParameter: An option or a setting is unknown or impossible.

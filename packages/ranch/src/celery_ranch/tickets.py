@@ -113,14 +113,15 @@ class TicketStrategy:
             tags=profile.get("tags") or None,
             custom_data=profile.get("custom_data") or None,
         )
-        weight = claimed.weight
+        weight, failed = claimed.weight, ""
         try:
             weight = check_weight("weight", _number(function(claimed.label, metadata)))
         except Exception as error:  # noqa: BLE001  # a user's function may raise anything; the static weight stands in
+            failed = "1"
             if task.name not in self._complained:
                 self._complained.add(task.name)
                 event(logger, logging.WARNING, "weight_function_failed", task=task.name, error=repr(error))
-        self._claims.report(Report("weigh", claimed.entry, claimed.token, repr(weight)))
+        self._claims.report(Report("weigh", claimed.entry, claimed.token, repr(weight), failed))
 
 
 def _number(value: Any) -> float:

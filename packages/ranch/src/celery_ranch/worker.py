@@ -7,12 +7,9 @@ from threading import Lock
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from celery.app.task import Context
 from celery.worker import state
-from kombu.serialization import loads
 
 from celery_toolkit_core.celery import worker
-from celery_toolkit_core.celery.messages import StoredMessage
 from celery_toolkit_core.keeper import Keeper
 from celery_toolkit_core.log import event
 
@@ -20,6 +17,7 @@ from .application import ranch_of
 from .backlog import queue_of
 from .claims import Claims
 from .errors import DeadTask
+from .results import tell_failed
 from .settings import RanchSettings
 from .ticket_office import TICKET
 
@@ -85,45 +83,31 @@ class RanchStep(worker.WorkerStep):
     def tend(self) -> None:
         """The periodic care of the backlog."""
         attempts = self.claims.ranch.settings.max_attempts
-        for task_id, message in self.claims.tend(self._idle_queues()):
+        consumed = self._queues()
+        idle = consumed if self._is_idle() else []
+        for task_id, message in self.claims.tend(idle, [] if idle else consumed):
             _fail(self.claims.ranch.app, task_id, message, attempts)
 
-    def _idle_queues(self) -> list[str]:
-        """The queues in which this worker has found nothing for a while; none while it has work of any kind."""
+    def _queues(self) -> list[str]:
+        """The queues that this worker consumes; none while it has no broker."""
         consumer = getattr(self.consumer, "task_consumer", None)
-        if consumer is None or state.reserved_requests or monotonic() - self.claims.last_activity < TEND_INTERVAL:
-            return []
         found = []
-        for queue in list(consumer.queues):
+        for queue in list(consumer.queues) if consumer is not None else ():
             found.append(queue_of("", queue.name))
             if queue.exchange is not None and queue.exchange.name:
                 found.append(queue_of(queue.exchange.name, queue.routing_key or ""))
         return found
 
+    def _is_idle(self) -> bool:
+        """Whether this worker has found nothing for a while, and has no work of any kind."""
+        return not state.reserved_requests and monotonic() - self.claims.last_activity >= TEND_INTERVAL
+
 
 def _fail(app: Celery, task_id: str, message: bytes, attempts: int) -> None:
-    """Tell a dead task's result backend, links and chord, as Celery does for a failed one."""
     error = DeadTask(
         f"task {task_id} was lost with its worker {attempts} times and is not tried again",
         task_id=task_id,
         attempts=attempts,
     )
     event(logger, logging.ERROR, "task_dead", task_id=task_id, attempts=attempts)
-    try:
-        stored = StoredMessage.from_bytes(message)
-        _, _, embedded = loads(
-            stored.body, stored.content_type, stored.content_encoding, accept=app.conf.accept_content
-        )
-        request = Context(
-            stored.headers,
-            reply_to=stored.properties.get("reply_to"),
-            correlation_id=stored.properties.get("correlation_id"),
-            errbacks=embedded.get("errbacks"),
-            chord=embedded.get("chord"),
-            called_directly=False,
-        )
-    except Exception:
-        # Whatever is wrong with it, its result at least can be told.
-        logger.exception("The links of dead task %s cannot be called", task_id)
-        request = None
-    app.backend.mark_as_failure(task_id, error, request=request)
+    tell_failed(app, task_id, message, error)

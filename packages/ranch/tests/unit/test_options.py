@@ -10,9 +10,9 @@ from celery import Celery
 
 from celery_ranch import BacklogFull, DeadTask, PayloadTooLarge, RanchTask, lru_task
 from celery_ranch.application import ranch_of
-from celery_ranch.clients import check_tags, delay_options
-from celery_ranch.options import check_cost, check_key, check_weight
+from celery_ranch.options import check_cost, check_key, check_weight, delay_options
 from celery_ranch.producer import _rank
+from celery_ranch.profiles import check_tags
 from celery_ranch.settings import read_ranch_settings
 from celery_toolkit_core.errors import InvalidParameter
 
@@ -129,7 +129,7 @@ def test_the_dictionary_of_celery_ranch_is_understood(app):
 
 @pytest.mark.parametrize(
     ("dictionary", "message"),
-    [({"redis_prefx": "a"}, "redis_prefix"), ({"lease": 0}, "lease"), ({"metrics_enabled": True}, "no metrics")],
+    [({"redis_prefx": "a"}, "redis_prefix"), ({"lease": 0}, "lease"), ({"metrics_enabled": 1}, "metrics_enabled")],
 )
 def test_impossible_settings_are_refused_by_name(app, dictionary, message):
     app.conf.ranch = dictionary

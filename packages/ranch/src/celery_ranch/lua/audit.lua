@@ -1,15 +1,19 @@
--- Where every task that was ever submitted is, read at one moment.
+-- Where every task that was ever submitted is, read at one moment; and what else is counted.
 --
 -- KEYS  see backlog.lua
--- returns  {submitted, scheduled, waiting, in flight, dead, done, expired, revoked, abandoned, handed back, purged,
---           clients with work, entries stored, messages stored}
+-- returns  name, number, name, number, ...
 --@include celery_ranch:backlog
-local function counter(name)
-  return tonumber(redis.call('HGET', COUNTERS, name) or 0)
-end
-return {
-  counter('submitted'), redis.call('ZCARD', SCHEDULED), redis.call('ZCARD', WAITING), redis.call('ZCARD', INFLIGHT),
-  redis.call('ZCARD', DEAD), counter('done'), counter('expired'), counter('revoked'), counter('abandoned'),
-  counter('handed_back'), counter('purged'), redis.call('ZCARD', READY) + redis.call('ZCARD', HELD),
-  redis.call('HLEN', ENTRIES), redis.call('HLEN', MESSAGES),
+local found = {
+  'scheduled', redis.call('ZCARD', SCHEDULED), 'waiting', redis.call('ZCARD', WAITING),
+  'in_flight', redis.call('ZCARD', INFLIGHT), 'dead', redis.call('ZCARD', DEAD),
+  'quarantined', redis.call('ZCARD', QUARANTINE),
+  'clients', redis.call('ZCARD', READY) + redis.call('ZCARD', HELD),
+  'entries', redis.call('HLEN', ENTRIES), 'messages', redis.call('HLEN', MESSAGES),
 }
+for _, name in ipairs({
+  'submitted', 'done', 'expired', 'revoked', 'abandoned', 'handed_back', 'purged', 'weight_failures',
+}) do
+  found[#found + 1] = name
+  found[#found + 1] = tonumber(redis.call('HGET', COUNTERS, name) or 0)
+end
+return found

@@ -19,7 +19,12 @@
 --   REISSUED   hash  queue -> when its missing tickets were issued last
 --   PROFILES   hash  client -> tags and custom data (opaque to scripts)
 --   ACTIVE     zset  client, by the time of its last enqueue or claim
---   DEAD       zset  ids of entries that will not be tried again, by the time; entry and message stay stored
+--   DEAD       zset  ids of entries that were lost with too many workers, by the time; entry and message stay stored
+--   QUARANTINE zset  ids of entries that could not be read, likewise
+--   HISTORY    list  the last tasks that ran, newest first: 'ended (ms) client queue waited (ms) ran (ms) cost'
+--   AWAY       hash  task id -> what another control took away (msgpack: o order number, q queue, c client, why), until it comes back
+--   DEPARTED   zset  the task ids of AWAY, by the time; after a week they are forgotten
+--   SERVED     hash  queue -> when a worker that consumes it was seen last (ms)
 --   TAGGED     lex   tag:client, tag:value:client as digests: which clients have a tag
 --
 -- "lex" is a sorted set with equal scores, ordered by its members. A queue and a client are digests of 32 hex digits.
@@ -29,7 +34,7 @@ local ENTRIES, MESSAGES, WAITING, READY, HELD = KEYS[1], KEYS[2], KEYS[3], KEYS[
 local IDLE, TURNS, CLOCKS, INFLIGHT, CLAIMS = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
 local SCHEDULED, CLIENTS, ADDRESSES, COUNTERS, ENDED = KEYS[11], KEYS[12], KEYS[13], KEYS[14], KEYS[15]
 local QUEUED, REISSUED, PROFILES, ACTIVE, DEAD = KEYS[16], KEYS[17], KEYS[18], KEYS[19], KEYS[20]
-local TAGGED = KEYS[21]
+local TAGGED, QUARANTINE, HISTORY, AWAY, DEPARTED, SERVED = KEYS[21], KEYS[22], KEYS[23], KEYS[24], KEYS[25], KEYS[26]
 
 local UNIT = 1000000
 local REPLAY_MS = 60000
@@ -63,8 +68,9 @@ local function keep_entry(id, entry)
   redis.call('HSET', ENTRIES, id, cmsgpack.pack(entry))
 end
 
--- A client's record: k label, w weight, f weight by function (or nil), x cap, y backlog limit, h paused,
--- n waiting + scheduled, r in flight, t time of its last claim (ms), m mean runtime (s), s served.
+-- A client's record: k label, w weight, f weight by function (or nil), x cap, y backlog limit, h paused, d draining,
+-- n waiting + scheduled, r in flight, t time of its last claim (ms), m mean runtime (s), s served, g its entries in
+-- TAGGED.
 local function client_of(client, label)
   local raw = redis.call('HGET', CLIENTS, client)
   if raw then
@@ -155,7 +161,7 @@ end
 
 -- Put an entry aside, readable or not; a person decides what becomes of it.
 local function bury(id, entry, why, now)
-  redis.call('ZADD', DEAD, now, id)
+  redis.call('ZADD', why == 'quarantined' and QUARANTINE or DEAD, now, id)
   if entry then
     entry.why = why
     keep_entry(id, entry)

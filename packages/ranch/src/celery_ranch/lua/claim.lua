@@ -73,6 +73,7 @@ local weight = entry.fn and record.f or record.w
 local cost = entry.cost == 'runtime' and (record.m or 1) or entry.cost
 entry.step, entry.w, entry.charged = charge(cost, weight), weight, cost
 entry.ticket, entry.token, entry.before, entry.turn, entry.last = ticket, token, before, bump('turns'), turn.last
+entry.taken = now
 record.n, record.r, record.t, record.s = math.max(0, record.n - 1), record.r + 1, now, record.s + 1
 redis.call('ZADD', INFLIGHT, now + lease_ms, id)
 redis.call('HSET', CLAIMS, ticket, id)

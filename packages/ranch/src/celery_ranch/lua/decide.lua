@@ -10,8 +10,10 @@ local now, decided, wanted = now_ms(), 0, {}
 for index = 2, #ARGV do
   local id = ARGV[index]
   local entry = entry_of(id)
-  if redis.call('ZSCORE', DEAD, id) and (entry or ARGV[1] == 'drop') then
+  local there = redis.call('ZSCORE', DEAD, id) or redis.call('ZSCORE', QUARANTINE, id)
+  if there and (entry or ARGV[1] == 'drop') then
     redis.call('ZREM', DEAD, id)
+    redis.call('ZREM', QUARANTINE, id)
     decided = decided + 1
     if ARGV[1] == 'drop' then
       forget(id, now)

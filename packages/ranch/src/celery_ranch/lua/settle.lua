@@ -1,9 +1,11 @@
 -- What workers report of claimed entries; included by claim.lua (reports ride on the next claim) and run alone by
 -- report.lua. A report is five values: kind, entry id, token, a, b.
 --
---   end    a = outcome, b = seconds that the body ran ('' when it did not)
+--   end    a = outcome (of one that was handed back, with the reason: 'handed_back limited'), b = seconds that the body
+--          ran ('' when it did not)
 --   start  the body has begun and Celery has acknowledged early: from here on it must not be repeated
---   weigh  a = weight of the client by its weight function: corrects the charge of this turn, counts from now on
+--   weigh  a = weight of the client by its weight function: corrects the charge of this turn, counts from now on;
+--          b = '1' when the function failed and this is the static weight
 --
 -- A report whose token is not the entry's (ended before, or taken over by another worker) changes nothing.
 
@@ -11,6 +13,7 @@
 local COUNTED = { done = 'done', revoked = 'revoked', expired = 'expired', handed_back = 'handed_back' }
 -- Outcomes without a running time after which the client's turn is given back: no worker time was used.
 local REFUNDED = { revoked = true, expired = true, handed_back = true, released = true }
+local HISTORY_LENGTH, AWAY_MS = 10000, 7 * 24 * 3600 * 1000
 
 local function move_turn(entry, record, by)
   local turn = turn_of(entry.q, entry.c)
@@ -28,7 +31,28 @@ local function refund(entry, record)
   end
 end
 
+-- The last tasks that ran, for those who watch shares and waits.
+local function remember(entry, seconds, now)
+  local taken, cost = entry.taken or now, entry.cost == 'runtime' and seconds or entry.charged
+  local line = string.format('%.0f %s %s %.0f %.0f %.6g', now, entry.c, entry.q, taken - entry.at, seconds * 1000, cost)
+  if redis.call('LPUSH', HISTORY, line) > HISTORY_LENGTH * 1.1 then
+    redis.call('LTRIM', HISTORY, 0, HISTORY_LENGTH - 1)
+  end
+end
+
+-- Another control has taken it, and may send it back: until then we know why it is away, and where it stood.
+local function send_away(entry, why, now)
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', DEPARTED, '-inf', now - AWAY_MS, 'LIMIT', 0, 2)) do
+    redis.call('HDEL', AWAY, id)
+    redis.call('ZREM', DEPARTED, id)
+  end
+  redis.call('HSET', AWAY, entry.id, cmsgpack.pack({ o = entry.o, q = entry.q, c = entry.c, why = why }))
+  redis.call('ZADD', DEPARTED, now, entry.id)
+end
+
 local function settle_end(id, entry, outcome, seconds, now, wanted)
+  local why
+  outcome, why = string.match(outcome, '^(%S+) ?(.*)$')
   local record = client_of(entry.c)
   take_off(id, entry)
   record.r = math.max(0, record.r - 1)
@@ -36,6 +60,7 @@ local function settle_end(id, entry, outcome, seconds, now, wanted)
     record.s = math.max(0, record.s - 1)
     refund(entry, record)
   elseif seconds then
+    remember(entry, seconds, now)
     -- The mean of the last ten or so: follows a client whose tasks change.
     record.m = record.m and record.m + (seconds - record.m) / 10 or seconds
     if entry.cost == 'runtime' then
@@ -44,6 +69,7 @@ local function settle_end(id, entry, outcome, seconds, now, wanted)
   end
   if COUNTED[outcome] then
     bump(COUNTED[outcome])
+    if outcome == 'handed_back' and why ~= 'ended' then send_away(entry, why, now) end
     forget(id, now)
   elseif outcome == 'quarantined' then
     bury(id, entry, 'quarantined', now)
@@ -75,6 +101,7 @@ local function settle(from, count, now, wanted)
     elseif kind == 'weigh' then
       local record = client_of(entry.c)
       record.f = tonumber(a)
+      if b == '1' then bump('weight_failures') end
       local step = charge(entry.charged, record.f)
       move_turn(entry, record, step - entry.step)
       entry.step, entry.w = step, record.f

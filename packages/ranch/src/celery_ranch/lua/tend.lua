@@ -3,7 +3,8 @@
 --
 -- KEYS  see backlog.lua
 -- ARGV  1 most attempts, 2 most entries of each kind per run, 3 how long idle clients' records live (ms, 0 = for ever),
---       4... queues in which the calling worker has found nothing for a second
+--       4 number of queues in which the calling worker has found nothing for a second, 5... those, then all others
+--       that it consumes
 -- returns  {tickets to issue (addressed), returned, abandoned, {task id, message, ...} of those that are dead now}
 --@include celery_toolkit_core:clock
 --@include celery_ranch:backlog
@@ -28,6 +29,8 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', SCHEDULED, '-inf', now, 'LIMIT',
   redis.call('ZREM', SCHEDULED, id)
   local entry = entry_of(id)
   if entry then
+    entry.at = now
+    keep_entry(id, entry)
     line_up(id, entry, client_of(entry.c))
     wanted[entry.q] = (wanted[entry.q] or 0) + 1
   else
@@ -35,7 +38,8 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', SCHEDULED, '-inf', now, 'LIMIT',
   end
 end
 
-for index = 4, #ARGV do
+for index = 5, #ARGV do redis.call('HSET', SERVED, ARGV[index], now) end
+for index = 5, 4 + tonumber(ARGV[4]) do
   local queue = ARGV[index]
   if now - tonumber(redis.call('HGET', REISSUED, queue) or 0) >= 1000 and first(READY, queue) then
     redis.call('HSET', REISSUED, queue, now)
@@ -48,6 +52,7 @@ if ttl_ms > 0 then
     local record = client_of(client)
     redis.call('ZREM', ACTIVE, client)
     if record.n == 0 and record.r == 0 then
+      for _, tag in ipairs(record.g or {}) do redis.call('ZREM', TAGGED, tag .. ':' .. client) end
       redis.call('HDEL', CLIENTS, client)
       redis.call('HDEL', PROFILES, client)
     else
