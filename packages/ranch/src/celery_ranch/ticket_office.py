@@ -44,14 +44,8 @@ def publish_ticket(address: Address, producer: Any, **options: Any) -> None:
         producer: A kombu producer.
         **options: Of `kombu.Producer.publish`: retry, declare, ...
     """
-    ways, where = _ways(producer.channel), (address.exchange, address.routing_key)
-    if where in ways:
-        try:
-            ways[where]()
-        except (*producer.connection.recoverable_connection_errors, *producer.connection.recoverable_channel_errors):
-            ways.clear()
-        else:
-            return
+    if _took_short_way(address, producer):
+        return
     producer.publish(
         b"",
         exchange=address.exchange,
@@ -63,7 +57,22 @@ def publish_ticket(address: Address, producer: Any, **options: Any) -> None:
     )
     if type(producer).publish is _PUBLISH:  # a producer of the user's own may do more
         channel = producer.channel
-        _ways(channel)[where] = _short_way(channel, address, options)
+        _ways(channel)[address.exchange, address.routing_key] = _short_way(channel, address, options)
+
+
+def _took_short_way(address: Address, producer: Any) -> bool:
+    connection = producer.connection
+    if not connection.connected:  # to ask for its channel would mean to wait for the broker
+        return False
+    try:
+        ways = _ways(producer.channel)
+        way = ways.get((address.exchange, address.routing_key))
+        if way is None:
+            return False
+        way()
+    except (*connection.recoverable_connection_errors, *connection.recoverable_channel_errors):
+        return False
+    return True
 
 
 def _ways(channel: Any) -> dict[tuple[str, str], Callable[[], object]]:
