@@ -93,8 +93,8 @@ def _short_way(channel: Any, address: Address, options: dict[str, Any]) -> Calla
     def message(ticket: str) -> Any:
         return channel.prepare_message(b"", headers=_headers(address, ticket), properties=dict(properties), **_CONTENT)
 
-    cls = type(channel)
-    if not exchange and cls._put is _PUT and cls.basic_publish is _DELIVER and not getattr(channel, "_expires", None):
+    its_own = getattr(type(channel), "_put", None) is _PUT and type(channel).basic_publish is _DELIVER
+    if its_own and not exchange and not getattr(channel, "_expires", None):
         # What `RedisChannel._put` does, with one client and the bytes of one message for all.
         shortcut = Shortcut(channel._create_client())
         key = channel._q_for_pri(routing_key, 0)
