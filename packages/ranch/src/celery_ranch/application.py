@@ -145,6 +145,14 @@ class Address:
         exchange = next((queue.exchange.name for queue in queues if queue.routing_key == meant), "")
         return cls(exchange, meant)
 
+    def name(self, app: Celery) -> str:
+        """The queue's name, as far as this application knows one: else where messages for it are published."""
+        if not self.exchange:
+            return self.routing_key
+        known = app.amqp.queues.values()
+        mine = (each for each in known if each.exchange.name == self.exchange and each.routing_key == self.routing_key)
+        return next((str(each.name) for each in mine), f"{self.exchange}/{self.routing_key}")
+
     def to_bytes(self) -> bytes:
         """For `Submission.address`."""
         return json.dumps([self.exchange, self.routing_key]).encode()

@@ -106,7 +106,7 @@ class Backlog:
         state, late, tickets = answer[0].decode(), int(answer[1]), tickets_of(answer[2])
         if state != "claimed":
             return Answer(state, late, tickets)
-        entry, message, label, weight, attempts, weighed, profile, before = answer[3:]
+        entry, message, label, weight, attempts, weighed, profile, before, waited = answer[3:]
         claimed = Claimed(
             entry.decode(),
             token,
@@ -117,6 +117,7 @@ class Backlog:
             bool(weighed),
             profile,
             int(before) / 1000,
+            max(0, int(waited)) / 1000,
         )
         return Answer(state, late, tickets, claimed)
 

@@ -13,6 +13,7 @@ from celery_toolkit_core.log import event
 
 from .application import issue_quietly
 from .entries import Answer, Claimed, Report, Tickets
+from .signals import task_settled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -198,19 +199,26 @@ class Settler(Follower):
         if self._started is not None:
             seconds = delivery.runtime if delivery.runtime is not None else monotonic() - self._started
         if outcome == "requeued":
-            self._end("requeued" if self._started is not None else "released", seconds)
+            self._end(delivery, "requeued" if self._started is not None else "released", seconds)
         elif outcome in ("revoked", "terminated"):
-            self._end("revoked", seconds)
+            self._end(delivery, "revoked", seconds)
         elif outcome == "expired":
-            self._end("expired", seconds)
+            self._end(delivery, "expired", seconds)
         else:
-            self._end("done", seconds)
+            self._end(delivery, "done", seconds)
 
     def handed_back(self, delivery: Delivery) -> None:
         """Another control has taken it: the turn is given back."""
-        self._end(f"handed_back {delivery.why}".rstrip(), None)
+        self._end(delivery, f"handed_back {delivery.why}".rstrip(), None)
 
-    def _end(self, outcome: str, seconds: float | None) -> None:
+    def _end(self, delivery: Delivery, outcome: str, seconds: float | None) -> None:
+        task_settled.send(
+            sender=delivery.task_name,
+            task_id=delivery.task_id,
+            lru_key=self._claimed.label,
+            outcome=outcome.partition(" ")[0],
+            seconds=seconds,
+        )
         self._report("end", outcome, "" if seconds is None else repr(float(seconds)))
 
     def _report(self, kind: str, a: str = "", b: str = "") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import click
@@ -130,6 +131,55 @@ def resume(app: Celery, key: str) -> None:
 def purge(app: Celery, key: str) -> None:
     """Throw away what a client has waiting."""
     click.echo(f"{_clients(app).purge(key)} tasks thrown away")
+
+
+@ranch.command()
+@click.option("--interval", default=2.0, show_default=True, help="Seconds between two looks.")
+@click.option("--window", default=60.0, show_default=True, help="Seconds that waits and shares are about.")
+@click.option("--rows", default=20, show_default=True, help="Most clients shown.")
+@click.option("--once", is_flag=True, help="Look once.")
+@click.option("--json", "as_json", is_flag=True, help="Look once and print JSON, for other programs.")
+@pass_app
+def top(app: Celery, interval: float, window: float, rows: int, once: bool, as_json: bool) -> None:
+    """Who waits how long, and who gets which share; again and again."""
+    from dataclasses import asdict
+
+    from .standings import rows_of, standings
+
+    while True:
+        seen = standings(app, window=window)
+        if as_json:
+            show(asdict(seen), as_json=True)
+            return
+        if not once:
+            click.clear()
+        fairness = "-" if seen.jain is None else f"{seen.jain:.3f}"
+        click.echo(f"{len(seen.clients)} clients, last {window:g} s, Jain's index {fairness}")
+        show(rows_of(seen)[:rows], as_json=False)
+        if once:
+            return
+        time.sleep(interval)
+
+
+@ranch.command()
+@click.option("--port", type=int, help="Serve them there instead, until interrupted.")
+@click.option("--clients", is_flag=True, help="Also one series for each client.")
+@pass_app
+def metrics(app: Celery, port: int | None, clients: bool) -> None:
+    """Print the metrics of the backlog for Prometheus."""
+    try:
+        from prometheus_client import CollectorRegistry, generate_latest, start_http_server
+
+        from .metrics import BacklogCollector
+    except ImportError:
+        raise click.ClickException("install celery-toolkit-ranch[prometheus]") from None
+    registry = CollectorRegistry()
+    registry.register(BacklogCollector(app, clients=clients))
+    if port is None:
+        click.echo(generate_latest(registry), nl=False)
+        return
+    _, thread = start_http_server(port, registry=registry)
+    thread.join()
 
 
 @ranch.command()

@@ -112,6 +112,7 @@ class Claimed:
         weighed: Its task has a weight function, to be evaluated now.
         profile: The client's tags and custom data, as stored.
         served_before: When the client was served before this turn, by Redis time in seconds; 0.0 for never.
+        waited: Seconds since it was enqueued or due.
     """
 
     entry: str
@@ -123,6 +124,7 @@ class Claimed:
     weighed: bool
     profile: bytes
     served_before: float
+    waited: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from .backlog import client_of
 from .entries import Submission
 from .errors import BacklogFull, ClientDraining, PayloadTooLarge
 from .results import tell_revoked
+from .signals import task_enqueued
 
 if TYPE_CHECKING:
     from .application import Ranch
@@ -182,6 +183,7 @@ def enqueue(
             lru_key=call.key,
             waiting=waiting,
         )
+    task_enqueued.send(sender=message.task_name, task_id=message.task_id, lru_key=call.key)
     return None if enqueued.state == "scheduled" else enqueued.address
 
 

@@ -15,10 +15,11 @@ from celery_toolkit_core.celery.messages import StoredMessage
 from celery_toolkit_core.errors import InvalidParameter, Quarantined
 from celery_toolkit_core.log import event
 
-from .application import ranch_of
+from .application import Address, ranch_of
 from .claims import Settler, quarantine
 from .entries import Report
 from .options import check_weight
+from .signals import task_claimed
 from .ticket_office import QUEUE_HEADER, TICKET
 from .utils.lru_tracker import LRUKeyMetadata
 from .worker import claims_of
@@ -95,12 +96,24 @@ class TicketStrategy:
             ack(logger, consumer.connection_errors)
             return
         task: Any = self._app.tasks.get(stored.task_name)
+        self._announce(stored, claimed)
         if claimed.weighed and task is not None:
             self._weigh(task, claimed)
         delivery = Delivery(stored.rebuild(message), None, ack, reject, callbacks, consumer)
         delivery.marks.add(CLAIMED)
         delivery.follow(Settler(self._claims, claimed, early=task is not None and not task.acks_late))
         delivery.hand_over()
+
+    def _announce(self, stored: StoredMessage, claimed: Claimed) -> None:
+        if not task_claimed.receivers:
+            return  # what it says costs more than it is worth to nobody
+        task_claimed.send(
+            sender=stored.task_name,
+            task_id=stored.task_id,
+            lru_key=claimed.label,
+            queue=Address(stored.exchange, stored.routing_key).name(self._app),
+            waited=claimed.waited,
+        )
 
     def _weigh(self, task: Any, claimed: Claimed) -> None:
         function: WeightFunction | None = task.ranch_options.weight_function

@@ -19,6 +19,7 @@ from .claims import Claims
 from .errors import DeadTask
 from .results import tell_failed
 from .settings import RanchSettings
+from .signals import task_dead
 from .ticket_office import TICKET
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class RanchStep(worker.WorkerStep):
         self.renewing = Keeper("ranch-leases")
         self.renewing.every(self.claims.ranch.settings.lease / 3, self.claims.renew)
         self.keeper.every(TEND_INTERVAL, self.tend)
+        self._metrics = self._serve_metrics()
         self.claims.send_with(self.keeper.every(TEND_INTERVAL, self.claims.flush))
 
     def start(self, consumer: Any) -> None:
@@ -79,6 +81,16 @@ class RanchStep(worker.WorkerStep):
         """The last body has ended: send the last reports."""
         self.renewing.stop()
         self.claims.flush()
+        if self._metrics is not None:
+            self._metrics.shutdown()
+            self._metrics.server_close()
+
+    def _serve_metrics(self) -> Any:
+        if not self.claims.ranch.settings.metrics_enabled:
+            return None
+        from .metrics import install_in_worker
+
+        return install_in_worker(self.claims.ranch)
 
     def tend(self) -> None:
         """The periodic care of the backlog."""
@@ -110,4 +122,5 @@ def _fail(app: Celery, task_id: str, message: bytes, attempts: int) -> None:
         attempts=attempts,
     )
     event(logger, logging.ERROR, "task_dead", task_id=task_id, attempts=attempts)
+    task_dead.send(sender=None, task_id=task_id, attempts=attempts)
     tell_failed(app, task_id, message, error)

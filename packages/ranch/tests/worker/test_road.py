@@ -148,7 +148,7 @@ def test_a_poisoned_entry_is_put_aside_and_the_worker_lives(fair, worker, balanc
         redis_client.hset(key, entry, b"rubbish")
     started = worker(concurrency=1)
     assert fair.add.lru_delay("a", 2, 2).get(timeout=60) == 4
-    settled(fair, balanced, dead=1, done=1)
+    settled(fair, balanced, quarantined=1, done=1)
     assert started.is_running
     bad.forget()
 

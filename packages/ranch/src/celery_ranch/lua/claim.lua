@@ -4,7 +4,8 @@
 -- KEYS  see backlog.lua
 -- ARGV  1 ticket id, 2 queue, 3 token, 4 lease (ms), 5 most attempts, 6 number of reports, 7... reports (settle.lua)
 -- returns  {state, late reports, tickets to issue (addressed), and when the state is 'claimed' also:
---           entry id, message, label, weight, attempts so far, weight function?, profile, time of the last claim (ms)}
+--           entry id, message, label, weight, attempts so far, weight function?, profile, time of the last claim (ms),
+--           how long the task has waited (ms)}
 --   claimed  a task to run
 --   empty    nothing may run now: this ticket was surplus, or all that waits is held by pauses and caps
 --   alive    the ticket came a second time and what it claimed is in good hands
@@ -24,6 +25,7 @@ local function claimed(id, entry, record, before)
   return {
     'claimed', late, addressed(wanted), id, redis.call('HGET', MESSAGES, id) or '', record.k, tostring(record.w),
     entry.a, entry.fn and 1 or 0, redis.call('HGET', PROFILES, entry.c) or '', before or 0,
+    entry.taken - entry.at,
   }
 end
 
