@@ -1,42 +1,39 @@
-"""Orphans: messages in the queue of a worker that is gone. Whoever is elected moves them to the owners of today."""
+"""Orphans: messages of a worker that is gone. Whoever is elected moves them to the owners of today."""
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import Counter
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
-
-import redis
 
 from celery_toolkit_core.celery.messages import StoredMessage
 from celery_toolkit_core.log import event
-from celery_toolkit_core.scripts import Scripts
 
-from .mark import Mark
+from .mark import HEADER, Mark
+from .redis_broker import RedisBroker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterator
 
     from celery_toolkit_core.ring import HashRing
 
     from .membership import Member
+    from .redis_broker import Place
 
 logger = logging.getLogger(__name__)
 
-#: Messages that one script moves; it holds the broker for about a microsecond each.
-PAGE = 500
-
 
 class Orphans:
-    """The queues of members that are gone.
+    """What waits in the queues of members that are gone, and on a Redis broker what those had in hand.
 
     A message that the router has sent goes to the owner of its key. One that its caller has sent to that very worker
     stays, and so does one that cannot be read. Anything else in the queue (a ticket of another package, say) goes to
     any of the others, so that nothing is stranded.
 
-    On a Redis broker a message is moved as it is, out of one list and into the other in one script. Elsewhere it is
-    published again and then acknowledged: a crash in between delivers it twice.
+    On a Redis broker a message moves in one script. Elsewhere it is published again and then acknowledged: a crash in
+    between delivers it twice; and the broker itself gives back what a dead consumer had in hand.
 
     Args:
         app: The application whose broker it is.
@@ -47,24 +44,44 @@ class Orphans:
         self._app = app
         self._hash = hash_function
         self._connection: Any = None
+        # Dead members whose messages in hand have been restored: nothing can be added to those.
+        self._restored: set[str] = set()
 
-    def adopt(self, gone: Iterable[Member], ring: HashRing) -> int:
+    def adopt(self, gone: Collection[Member], ring: HashRing) -> int:
         """Move what can be moved; the number of messages.
 
         Args:
             gone: Members that are dead or stopped.
             ring: The ring of today, without them.
         """
+        self._restored &= {member.name for member in gone}
         moved = 0
         for member in gone:
             if member.name in ring or not ring:
                 continue
-            for ending in ("", *member.companions):
-                counts = self._move(member.name, ending, ring)
-                if counts:
-                    event(logger, logging.WARNING, "chain_router_adopted", queue=member.name + ending, to=dict(counts))
-                moved += sum(counts.values())
+            moved += self._adopt_waiting(member, ring)
+            if member.name not in self._restored:
+                moved += self.restore(member, ring)
+                self._restored.add(member.name)
         return moved
+
+    def restore(self, dead: Member, ring: HashRing) -> int:
+        """Let wait again what a dead worker had in hand; the number of messages.
+
+        Args:
+            dead: The worker; a living one of its name must not have taken messages yet.
+            ring: The ring of today.
+        """
+        with self._broker() as broker:
+            if broker is None:
+                return 0
+            queues = _queues(dead)
+            for queue in queues:
+                # What an exchange does with a routing key, kombu knows only of those declared on the connection.
+                if declared := self._app.amqp.queues.get(queue):
+                    declared.exchange(self._connection.default_channel).declare()
+            counts = broker.restore_unacknowledged(queues, partial(self._place, ring, dead.name))
+        return _told("chain_router_restored", dead.name, counts)
 
     def close(self) -> None:
         """Close the connection to the broker."""
@@ -72,76 +89,72 @@ class Orphans:
         if connection is not None:
             connection.release()
 
-    def _move(self, worker: str, ending: str, ring: HashRing) -> Counter[str]:
+    def _adopt_waiting(self, member: Member, ring: HashRing) -> int:
+        place = partial(self._place, ring, member.name)
+        moved = 0
+        with self._broker() as broker:
+            for queue in _queues(member):
+                counts = broker.move_waiting(queue, place) if broker else self._publish_again(queue, place)
+                moved += _told("chain_router_adopted", queue, counts)
+        return moved
+
+    @contextmanager
+    def _broker(self) -> Iterator[RedisBroker | None]:
+        """The broker when it is a Redis; a connection that has failed is not used again."""
         if self._connection is None:
             self._connection = self._app.connection_for_write()
         try:
-            if self._connection.transport.driver_type == "redis":
-                return self._move_in_redis(worker, ending, ring)
-            return self._publish_again(worker, ending, ring)
+            is_redis = self._connection.transport.driver_type == "redis"
+            yield RedisBroker(self._connection.default_channel) if is_redis else None
         except Exception:
             self.close()
             raise
 
-    def _move_in_redis(self, worker: str, ending: str, ring: HashRing) -> Counter[str]:
-        channel = self._connection.default_channel
-        # The channel's own client adds the key prefix to some commands only: ours shares its pool and adds it always.
-        client = redis.Redis(connection_pool=channel.pool)
-        scripts = Scripts(client, "celery_chain_router")
-        prefix = getattr(channel, "global_keyprefix", "") or ""
-        counts: Counter[str] = Counter()
-        for priority in channel.priority_steps:
-
-            def key(name: str, priority: int = priority) -> str:
-                return f"{prefix}{channel._q_for_pri(name + ending, priority)}"
-
-            stay = 0
-            while page := client.lrange(key(worker), stay, stay + PAGE - 1):
-                # From the newest to the oldest, each to the front: the oldest is then the next to be taken.
-                moves = [(owner, raw) for raw in page if (owner := self._owner_of(raw, ring)) is not None]
-                stay += len(page) - len(moves)
-                if not moves:
-                    continue
-                owners = sorted({owner for owner, _ in moves})
-                arguments = [item for owner, raw in moves for item in (owners.index(owner) + 2, raw)]
-                scripts.run("move_messages", [key(worker), *map(key, owners)], arguments)
-                counts.update(owner for owner, _ in moves)
-        return counts
-
-    def _publish_again(self, worker: str, ending: str, ring: HashRing) -> Counter[str]:
+    def _publish_again(self, queue: str, place: Place) -> Counter[str]:
         counts: Counter[str] = Counter()
         with self._connection.channel() as channel:
-            queue = self._app.amqp.queues[worker + ending](channel)
+            bound = self._app.amqp.queues[queue](channel)
             try:
-                waiting = queue.queue_declare(passive=True).message_count
+                waiting = bound.queue_declare(passive=True).message_count
             except self._connection.channel_errors:  # nobody has declared it yet: nothing is in it
                 return counts
             stay = []
             for _ in range(waiting):
-                message = queue.get(no_ack=False)
+                message = bound.get(no_ack=False)
                 if message is None:
                     break
-                owner = self._owner(message.headers, message.body, ring)
-                if owner is None:
+                headers = dict(message.headers)
+                target = place(queue, {"headers": headers, "body": message.body})
+                if target is None:
                     stay.append(message)
                     continue
-                StoredMessage.capture(message).publish(self._app, queue=owner + ending)
+                StoredMessage.capture(message).with_headers(**headers).publish(self._app, queue=target)
                 message.ack()
-                counts[owner] += 1
+                counts[target] += 1
             for message in stay:
                 message.requeue()
         return counts
 
-    def _owner_of(self, raw: bytes | str, ring: HashRing) -> str | None:
-        """The new owner of a message as kombu keeps it in Redis; ``None`` when it has to stay."""
-        try:
-            message = json.loads(raw)
-            return self._owner(message["headers"], message["body"], ring)
-        except (ValueError, TypeError, KeyError):
-            return None
-
-    def _owner(self, headers: Any, body: Any, ring: HashRing) -> str | None:
+    def _place(self, ring: HashRing, worker: str, queue: str, message: dict[str, Any]) -> str | None:
+        """The new queue of a message, with the mark to match; ``None`` when the message has to stay."""
+        headers = message["headers"]
         mark = Mark.read(headers)
         if mark is None:
-            return ring.at(self._hash(repr((headers.get("id"), body)).encode()))
-        return None if mark.key is None else ring.at(mark.key)
+            owner = ring.at(self._hash(repr((headers.get("id"), message["body"])).encode()))
+        elif mark.key is None:
+            return None
+        else:
+            owner = ring.at(mark.key)
+            # As though it had been sent there now: a retry of it follows the ring, and it counts as no foreign view.
+            headers[HEADER] = Mark(owner, mark.key, ring.fingerprint).header()
+        return owner + queue.removeprefix(worker)
+
+
+def _queues(worker: Member) -> list[str]:
+    return [worker.name + ending for ending in ("", *worker.companions)]
+
+
+def _told(what: str, name: str, counts: Counter[str]) -> int:
+    if counts:
+        event(logger, logging.WARNING, what, queue=name, to=dict(counts))
+    return sum(counts.values())

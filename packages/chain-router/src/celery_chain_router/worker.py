@@ -20,6 +20,7 @@ from celery_toolkit_core.log import event
 
 from .discovery import find_router, settings_of
 from .errors import WorkerNameTaken
+from .membership import Member
 from .names import weight, worker_name
 from .orphans import Orphans
 from .presence import Presence
@@ -162,6 +163,7 @@ class RingStep(WorkerStep):
     def prepare(self, consumer: Any) -> None:
         """Begin to give signs of life, and to look for dead workers when elected."""
         event(logger, logging.INFO, "chain_router_joined", name=self.presence.name)
+        self._restore_of_predecessor(consumer)
         membership = self.sharing.membership
         self.keeper.every(membership.lease / 3, self._beat, at_once=True)
         interval = min(SWEEP, membership.lease / 3)
@@ -180,6 +182,15 @@ class RingStep(WorkerStep):
         self.keeper.stop()
         self.orphans.close()
         self.presence.leave()
+
+    def _restore_of_predecessor(self, consumer: Any) -> None:
+        """Let wait again what a dead worker of our name had in hand; we have taken nothing ourselves yet."""
+        name = self.presence.name
+        predecessor = Member(name, "gone", companions=tuple(_companions(consumer.app, name)))
+        try:
+            self.orphans.restore(predecessor, self.router.ring)
+        except Exception:  # then the broker gives it back after its visibility timeout
+            logger.exception("chain_router_restore_failed name=%s", name)
 
     def _beat(self) -> None:
         try:

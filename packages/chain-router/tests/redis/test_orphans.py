@@ -7,10 +7,12 @@ import threading
 
 import pytest
 from celery import Celery
+from kombu import Exchange, Queue
 
 from celery_chain_router import ChainRouter
 from celery_chain_router.membership import Member
-from celery_chain_router.orphans import PAGE, Orphans
+from celery_chain_router.orphans import Orphans
+from celery_chain_router.redis_broker import PAGE
 
 GONE = [Member("dead", "gone")]
 
@@ -60,16 +62,28 @@ def number_of(raw):
     return int(json.loads(raw)["headers"]["argsrepr"].partition(",")[0].strip("("))
 
 
+def without_address(raw):
+    """A message but for what tells where it is: `Mark.queue`, `Mark.ring` and the routing key."""
+    message = json.loads(raw)
+    message["headers"].pop("chain_router", None)
+    info = message["properties"].pop("delivery_info")
+    assert info.get("exchange") == ""
+    return json.dumps(message, sort_keys=True)
+
+
 def test_every_message_goes_to_its_keys_owner_as_it_is_and_in_order(app, orphans, redis_client):
     send(app, range(PAGE * 2 + 50))
-    sent = set(redis_client.lrange("dead", 0, -1))
+    sent = {without_address(raw) for raw in redis_client.lrange("dead", 0, -1)}
     ring = change_ring(app, "a", "b")
     redis_client.lpush("a", json.dumps({"headers": {"argsrepr": "(9999,"}, "body": ""}))
     assert orphans.adopt(GONE, ring) == PAGE * 2 + 50
     assert redis_client.llen("dead") == 0
-    moved = redis_client.lrange("a", 1, -1) + redis_client.lrange("b", 0, -1)
-    moved = {raw for queue in ("a", "b") for raw in redis_client.lrange(queue, 0, -1) if number_of(raw) != 9999}
-    assert moved == sent
+    moved = {queue: [raw for raw in redis_client.lrange(queue, 0, -1) if number_of(raw) != 9999] for queue in "ab"}
+    assert {without_address(raw) for queue in "ab" for raw in moved[queue]} == sent
+    for queue in "ab":
+        for message in map(json.loads, moved[queue]):
+            assert message["headers"]["chain_router"].items() >= {"queue": queue, "ring": ring.fingerprint}.items()
+            assert message["properties"]["delivery_info"]["routing_key"] == queue
     for queue in ("a", "b"):
         order = numbers(redis_client, queue)
         assert all(ring.get(f"c{number % 7}") == queue for number in order if number != 9999)
@@ -104,7 +118,7 @@ def test_chosen_and_unreadable_messages_stay_and_foreign_ones_do_not(app, orphan
     redis_client.rpush("dead", b"\x00no json", foreign, b'"text"', b"{}")
     assert orphans.adopt(GONE, change_ring(app, "a")) == 2
     assert {number_of(raw) for raw in redis_client.lrange("a", 0, -1) if b"argsrepr" in raw} == {2}
-    assert foreign in redis_client.lrange("a", 0, -1)
+    assert "x" in [json.loads(raw)["headers"]["id"] for raw in redis_client.lrange("a", 0, -1)]
     assert set(redis_client.lrange("dead", 0, -1)) >= {b"\x00no json", b'"text"', b"{}"}
     assert redis_client.llen("dead") == 4
 
@@ -126,7 +140,7 @@ def test_companions_go_to_the_companions_of_the_new_owner(app, orphans, redis_cl
 
 def test_two_that_adopt_at_once_lose_and_double_nothing(app, orphans, redis_client):
     send(app, range(2000))
-    sent = sorted(redis_client.lrange("dead", 0, -1))
+    sent = sorted(map(without_address, redis_client.lrange("dead", 0, -1)))
     ring = change_ring(app, "a", "b")
     others = [Orphans(app, app.conf.task_routes.hash_function) for _ in range(3)]
     threads = [threading.Thread(target=other.adopt, args=(GONE, ring)) for other in others]
@@ -135,7 +149,8 @@ def test_two_that_adopt_at_once_lose_and_double_nothing(app, orphans, redis_clie
     orphans.adopt(GONE, ring)
     for thread in threads:
         thread.join()
-    assert sorted(redis_client.lrange("a", 0, -1) + redis_client.lrange("b", 0, -1)) == sent
+    moved = redis_client.lrange("a", 0, -1) + redis_client.lrange("b", 0, -1)
+    assert sorted(map(without_address, moved)) == sent
     for other in others:
         other.close()
 
@@ -145,8 +160,68 @@ def test_a_replayed_script_moves_nothing_twice(redis_client):
 
     redis_client.rpush("dead", "m1")
     scripts = Scripts(redis_client, "celery_chain_router")
-    assert [scripts.run("move_messages", ["dead", "a"], [2, "m1"]) for _ in range(2)] == [1, 0]
-    assert redis_client.lrange("a", 0, -1) == [b"m1"]
+    assert [scripts.run("move_messages", ["dead", "a"], [2, "m1", "M1"]) for _ in range(2)] == [1, 0]
+    assert redis_client.lrange("a", 0, -1) == [b"M1"]
+    redis_client.hset("unacked", "tag", "m2")
+    redis_client.zadd("unacked_index", {"tag": 1})
+    arguments = ["restore_messages", ["unacked", "unacked_index", "a"], ["tag", 3, "M2"]]
+    assert [scripts.run(*arguments) for _ in range(2)] == [1, 0]
+    assert redis_client.lrange("a", 0, -1) == [b"M1", b"M2"]
+    assert redis_client.exists("unacked", "unacked_index") == 0
+
+
+def take(app, queue, amount):
+    """Take messages in hand as a consumer does that is then killed: they are never acknowledged."""
+    with app.connection_for_read() as connection:
+        channel = connection.channel()
+        channel.qos.restore_at_shutdown = False
+        bound = app.amqp.queues[queue](channel)
+        bound.declare()
+        taken = [bound.get(no_ack=False) for _ in range(amount)]
+        channel.qos._delivered.clear()
+    return taken
+
+
+def test_what_a_dead_worker_had_in_hand_comes_first_once_and_marked_as_redelivered(app, orphans, redis_client):
+    send(app, range(12))
+    assert len(take(app, "dead", 6)) == 6
+    assert redis_client.hlen("unacked") == 6
+    send(app, [12], queue="elsewhere")
+    take(app, "elsewhere", 1)
+    redis_client.hset("unacked", "poison", b"\xff")
+    ring = change_ring(app, "a", "b")
+    assert orphans.adopt(GONE, ring) == 12
+    assert redis_client.hlen("unacked") == 2
+    assert redis_client.zcard("unacked_index") == 1
+    for queue in "ab":
+        assert numbers(redis_client, queue) == [number for number in range(12) if ring.get(f"c{number % 7}") == queue]
+        for message in map(json.loads, redis_client.lrange(queue, 0, -1)):
+            assert message["headers"].get("redelivered", False) is (number_of(json.dumps(message)) < 6)
+            assert message["properties"]["delivery_info"]["routing_key"] == queue
+    # What the new owner has taken in hand meanwhile is its own.
+    take(app, "a", 2)
+    assert orphans.adopt(GONE, ring) == 0
+    assert Orphans(app, app.conf.task_routes.hash_function).adopt(GONE, ring) == 0
+
+
+def test_what_was_chosen_for_a_dead_worker_waits_for_it_again(app, orphans, redis_client):
+    send(app, [1], queue="dead")
+    take(app, "dead", 1)
+    assert orphans.restore(GONE[0], change_ring(app, "a")) == 1
+    assert numbers(redis_client, "dead") == [1]
+    assert json.loads(redis_client.lrange("dead", 0, -1)[0])["headers"]["chain_router"]["pinned"]
+
+
+def test_in_hand_out_of_a_queue_with_an_exchange_of_its_own(app, orphans, redis_client):
+    app.conf.task_queues = [
+        Queue("dead", Exchange("jobs", "topic"), "dead.#"),
+        Queue("a", Exchange("jobs", "topic"), "a.#"),
+    ]
+    declare = [app.amqp.queues["dead"]]
+    app.tasks["work"].apply_async((1, "c1"), exchange="jobs", routing_key="dead.letter", declare=declare)
+    assert take(app, "dead", 1) != [None]
+    assert orphans.adopt(GONE, change_ring(app, "a")) == 1
+    assert numbers(redis_client, "a") == [1]
 
 
 def test_a_server_without_memory_still_lets_messages_move(app, orphans, redis_client):
