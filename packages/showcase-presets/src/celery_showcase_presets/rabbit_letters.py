@@ -169,18 +169,18 @@ class RabbitLetters:
         """All messages of the queue, one after the other; what is not acknowledged goes back to its place."""
         self._declared: set[str] = set()
         with self._connection() as connection:
-            number = self._count(connection)
             arrived: deque[Message] = deque()
-            channel = self._consume(connection, arrived)
+            channel, number = self._consume(connection, arrived)
             yield _each(connection, arrived, number)
             channel.tx_commit()
 
-    def _consume(self, connection: Any, arrived: deque[Message]) -> Any:
-        """A channel with a transaction, and the only consumer of the queue on it."""
+    def _consume(self, connection: Any, arrived: deque[Message]) -> tuple[Any, int]:
+        """A channel with a transaction and the only consumer of the queue on it, and how much that will get."""
         end = time.monotonic() + _PATIENCE
         while True:
             channel = connection.channel()
             channel.tx_select()
+            number = self._count(connection)
             try:
                 channel.basic_consume(
                     self.queue.name,
@@ -193,7 +193,7 @@ class RabbitLetters:
                     raise LettersInUse(message, queue=self.queue.name) from error
                 time.sleep(0.1)
             else:
-                return channel
+                return channel, number
 
     def _count(self, connection: Any) -> int:
         try:

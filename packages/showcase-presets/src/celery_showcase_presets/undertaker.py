@@ -76,7 +76,7 @@ class Undertaker(Follower):
                     task=delivery.task_name,
                     reason=reason,
                     message=delivery.stored.to_bytes(),
-                    details=_details(delivery, error),
+                    details=_details(delivery, outcome, error),
                 )
             )
         except Exception:
@@ -158,13 +158,13 @@ def _make_gates(app: Celery) -> tuple[Gate, ...]:
     return (ReplayGate(letters), gate) if isinstance(letters, RedisLetters) else (gate,)
 
 
-def _details(delivery: Delivery, error: Any) -> dict[str, str]:
+def _details(delivery: Delivery, outcome: Outcome, error: Any) -> dict[str, str]:
     headers = delivery.message.headers
     details = {
         "args": str(headers.get("argsrepr", "")),
         "kwargs": str(headers.get("kwargsrepr", "")),
         "retries": str(headers.get("retries", 0)),
-        "kills": str(headers.get(KILLS, 0)),
+        "kills": str(headers.get(KILLS, 0) + (outcome == "lost")),
         "queue": delivery.queue,
         "worker": str(getattr(delivery.consumer, "hostname", "")),
         "origin": str(headers.get("origin", "")),

@@ -67,7 +67,7 @@ def test_a_task_that_kills_its_process_three_times_leaves_a_letter_and_harms_no_
     others = [send(app, "heavy.render", 0.1) for _ in range(10)]
     assert [other.get(timeout=PATIENCE) for other in others] == [0.1] * 10
     (letter,) = letters_when(app, 1)
-    assert (letter.id, letter.reason, letter.details["kills"]) == (killer.id, "process lost", "2")
+    assert (letter.id, letter.reason, letter.details["kills"]) == (killer.id, "process lost", "3")
     assert len(event_log.events(what="kill")) == 3
 
 
