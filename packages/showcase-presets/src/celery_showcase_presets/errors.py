@@ -39,3 +39,53 @@ class LettersInUse(ShowcaseError):
     """
 
     queue: str
+
+
+class PortTaken(ShowcaseError):
+    """Something else listens on the port.
+
+    Attributes:
+        port: The port.
+    """
+
+    port: int
+
+
+class NoManagement(ShowcaseError):
+    """RabbitMQ's management API does not tell what was asked.
+
+    Attributes:
+        url: Where it was asked, without user and password.
+    """
+
+    url: str
+
+
+class BeatRuns(ShowcaseError):
+    """A second beat would send each periodic task twice.
+
+    Attributes:
+        pid: The process of the first.
+    """
+
+    pid: int
+
+
+class WrongPool(ShowcaseError):
+    """The application runs the tasks of one pool only, and that is the other one.
+
+    Attributes:
+        pool: The pool that was asked for.
+    """
+
+    pool: str
+
+
+class NodeTaken(ShowcaseError):
+    """A worker with this node name is at work: monitors and remote control could not tell the two apart.
+
+    Attributes:
+        node: The name.
+    """
+
+    node: str

@@ -14,6 +14,7 @@ from celery_toolkit_core.parameters import nearest, one_of, seconds
 
 from .dead_letters import is_rabbitmq, settings_of
 from .routes import preset_queue
+from .sending import stamp_messages
 from .tasks import HeavyTask, Pool
 
 if TYPE_CHECKING:
@@ -52,8 +53,11 @@ _COMMON: dict[str, Any] = {
     "broker_connection_timeout": 4.0,
     "task_publish_retry": True,
     "task_publish_retry_policy": {"max_retries": 3, "interval_start": 0, "interval_step": 0.2, "interval_max": 1.0},
+    # A worker that fetches ahead keeps tasks away from idle ones; light workers do, for speed.
+    "worker_prefetch_multiplier": 1,
     # Tasks that wait in memory for their eta go back to the queue at a soft shutdown, also of an idle worker.
     "worker_enable_soft_shutdown_on_idle": True,
+    "worker_soft_shutdown_timeout": 10.0,
 }
 
 _BY_POOL: dict[Pool, dict[str, Any]] = {
@@ -69,7 +73,6 @@ _BY_POOL: dict[Pool, dict[str, Any]] = {
         "worker_prefetch_multiplier": 4,
         "worker_max_tasks_per_child": 1000,
         "worker_max_memory_per_child": 300_000,
-        "worker_soft_shutdown_timeout": 10.0,
     },
 }
 
@@ -111,9 +114,15 @@ def apply_presets(app: Celery, *, pool: Pool | None = None, longest_task: float 
     conf.update(settings)
     broker = str(conf.broker_url or "amqp://")
     chosen["task_queues"] = _queues(app)
+    # For tasks with no limit of their own: the visibility timeout rests on nothing running longer.
+    chosen["task_time_limit"] = longest
+    chosen["task_soft_time_limit"] = longest - min(60.0, longest / 10)
+    # What an earlier call has set is ours: the settings of a pool go above those of no pool.
+    ours: set[str] = app.__dict__.setdefault("_showcase_presets", set())
     for name, value in chosen.items():
-        if not _is_set(conf, name):
+        if name in ours or not _is_set(conf, name):
             conf[name] = value
+            ours.add(name)
     if not conf.result_backend and (beside := _next_database(broker)):
         conf["result_backend"] = beside
     if "redis" in broker.partition(":")[0] or broker.startswith("sentinel"):
@@ -123,6 +132,7 @@ def apply_presets(app: Celery, *, pool: Pool | None = None, longest_task: float 
         # Without confirmation a message that the broker did not take looks sent.
         conf.broker_transport_options = {"confirm_publish": True, **(conf.broker_transport_options or {})}
     conf.task_routes = _with_preset_route(conf.task_routes)
+    stamp_messages()
 
 
 def visibility_timeout(longest: float) -> float:

@@ -164,7 +164,7 @@ def _details(delivery: Delivery, outcome: Outcome, error: Any) -> dict[str, str]
         "args": str(headers.get("argsrepr", "")),
         "kwargs": str(headers.get("kwargsrepr", "")),
         "retries": str(headers.get("retries", 0)),
-        "kills": str(headers.get(KILLS, 0) + (outcome == "lost")),
+        "kills": str(int(headers.get(KILLS, 0)) + (outcome == "lost")),
         "queue": delivery.queue,
         "worker": str(getattr(delivery.consumer, "hostname", "")),
         "origin": str(headers.get("origin", "")),

@@ -9,8 +9,12 @@ import click
 
 from celery_toolkit_core.celery.cli import Group
 
+from .beat import beat
 from .dead import dead
+from .metrics import metrics
+from .queues import purge, queues, status
 from .tour import tour
+from .workers import flower, workers
 
 
 @click.group(name="showcase", cls=Group)
@@ -18,7 +22,7 @@ def showcase() -> None:
     """A production Celery in one install, and a tour of it."""
 
 
-for _command in (dead, tour):
+for _command in (beat, dead, flower, metrics, purge, queues, status, tour, workers):
     showcase.add_command(_command)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,27 @@ from celery_toolkit_core.celery.cli import Group, json_option, pass_app, show
 
 if TYPE_CHECKING:
     from celery import Celery
+
+
+class Moment(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.3 only
+    """A moment, or how long ago it was; as seconds since 1970."""
+
+    name = "time"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The seconds."""
+        given = str(value)
+        number, unit = given[:-1], _UNITS.get(given[-1:])
+        try:
+            if unit is not None:
+                return time.time() - max(0.0, float(number)) * unit
+            moment = datetime.fromisoformat(given)
+        except ValueError:
+            self.fail(f"{given!r} is neither a moment such as 2026-11-21T04:00 nor an age such as 90s, 15m, 2h, 3d")
+        return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
+
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 @click.group(cls=Group)
@@ -65,14 +87,20 @@ def show_letter(app: Celery, task_id: str, as_json: bool) -> None:
 @dead.command("replay")
 @click.argument("task_ids", nargs=-1)
 @click.option("--task", help="All letters of this task.")
+@click.option("--since", type=Moment(), help="All letters since 2026-11-21T04:00, or of the last 15m, 2h, 3d.")
 @click.option("--all", "everything", is_flag=True, help="All letters.")
 @pass_app
-def replay_letters(app: Celery, task_ids: tuple[str, ...], task: str | None, everything: bool) -> None:
-    """Send messages again, each with its own task id, once; its attempts begin anew."""
+def replay_letters(
+    app: Celery, task_ids: tuple[str, ...], task: str | None, since: float | None, everything: bool
+) -> None:
+    """Send messages again, each with its own task id, once; its attempts begin anew.
+
+    --task and --since may be given together.
+    """
     from ..dead_letters import replay
 
-    _one_choice(task_ids, task, everything)
-    sent = replay(app, task_ids or None, task=task)
+    _one_choice(task_ids, task is not None or since is not None, everything, "--task NAME, --since TIME")
+    sent = replay(app, task_ids or None, task=task, since=since)
     click.echo(f"{len(sent)} sent")
 
 
@@ -85,7 +113,7 @@ def purge_letters(app: Celery, task_ids: tuple[str, ...], task: str | None, ever
     """Remove letters for good."""
     from ..dead_letters import dead_letters_of
 
-    _one_choice(task_ids, task, everything)
+    _one_choice(task_ids, task is not None, everything, "--task NAME")
     letters = dead_letters_of(app)
     if everything:
         gone = letters.purge_older()
@@ -95,9 +123,9 @@ def purge_letters(app: Celery, task_ids: tuple[str, ...], task: str | None, ever
     click.echo(f"{gone} removed")
 
 
-def _one_choice(task_ids: tuple[str, ...], task: str | None, everything: bool) -> None:
-    if sum((bool(task_ids), task is not None, everything)) != 1:
-        raise click.UsageError("give task ids, or --task NAME, or --all")
+def _one_choice(task_ids: tuple[str, ...], chosen: bool, everything: bool, options: str) -> None:
+    if sum((bool(task_ids), chosen, everything)) != 1:
+        raise click.UsageError(f"give task ids, or {options}, or --all")
 
 
 def _moment(at: float) -> str:
