@@ -37,6 +37,8 @@ def parse_rate(rate: Any, *, parameter: str = "rate") -> tuple[int, float]:
         rate = (int(found[1]), round(float(found[2] or 1) * _UNITS[found[3]], 6))
     if not isinstance(rate, (tuple, list)) or len(rate) != 2:
         raise InvalidParameter(parameter, rate, _RATE_REMEDY)
+    if rate[0] == 0 and not isinstance(rate[0], bool):
+        raise InvalidParameter(f"{parameter} times", rate[0], "give 1 or more; what stops a limit is paused=True")
     times = parameters.count(f"{parameter} times", rate[0], most=MOST)
     return times, parameters.milliseconds(f"{parameter} per", rate[1]) / 1000
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
-from .errors import AlreadyQueuedError, HeimdallError, LimitRefused
+from .errors import AlreadyQueuedError, HeimdallError, LimitExceeded, LimitRefused
 from .limits import limit, penalize, set_limit, settle
 from .options import Concurrency, RateLimit, Strategy, Unique
-from .signals import lock_lost, task_deduplicated, task_rate_limited, task_released
+from .signals import lock_lost, task_deduplicated, task_dropped, task_rate_limited, task_released, task_woken
 from .task import HeimdallTask, current_fence
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Concurrency",
     "HeimdallError",
     "HeimdallTask",
+    "LimitExceeded",
     "LimitRefused",
     "RateLimit",
     "Strategy",
@@ -26,8 +27,10 @@ __all__ = [
     "set_limit",
     "settle",
     "task_deduplicated",
+    "task_dropped",
     "task_rate_limited",
     "task_released",
+    "task_woken",
 ]
 
 __version__ = version("celery-toolkit-heimdall")

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import uuid4
 
-from celery.exceptions import InvalidTaskError
+from celery.app.task import Context
+from celery.exceptions import Ignore, InvalidTaskError
 
 from celery_toolkit_core.celery.deliveries import CONTROL, Follower, Gate
 from celery_toolkit_core.errors import RedisError, ToolkitError
 from celery_toolkit_core.log import event
 
-from . import waking
+from . import telling, waking
 from .calls import Call
-from .claims import Claim
-from .headers import ERROR, FENCE, HOLDER, JOIN, KEY, ROUTE, TOKEN, WAKE
-from .signals import lock_lost, task_deduplicated, task_rate_limited, task_released
-from .unique import conflict_of, revoke
+from .claims import Claim, Refusal
+from .errors import LimitExceeded
+from .headers import ERROR, FENCE, HOLDER, JOIN, KEY, REFUSED, ROUTE, TOKEN, WAKE
+from .signals import lock_lost, task_released
+from .unique import conflict_of, mark_as_retry, revoke
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,31 +38,59 @@ RENEWALS = 200
 _COMES_BACK: tuple[Outcome, ...] = ("retry", "requeued", "unknown")
 
 
+class NotBegun(Ignore):
+    """How a pool's process tells the worker that a body did not begin, and why.
+
+    Args:
+        how: ``parked``, ``stale`` or ``dropped``.
+        wait: Seconds until the next look at a parked task.
+        limit: The limit that a dropped one met.
+    """
+
+    def __init__(self, how: str, wait: float = 0.0, limit: str = "") -> None:
+        super().__init__(how, wait, limit)
+
+
 class Visit(Follower):
     """A task in this worker, from its admission to its end; renewed by the keeper meanwhile.
 
     Args:
-        claim: What it holds.
+        claim: What it wants.
         app: The application.
         begins: Whether the start of the body must be told to the lock.
+        holds: Whether it has got what it wants; else only its end is of interest.
     """
 
-    def __init__(self, claim: Claim, app: Any, *, begins: bool) -> None:
+    def __init__(self, claim: Claim, app: Any, *, begins: bool = False, holds: bool = False) -> None:
         self.claim = claim
         self.app = app
         self.lost = False
         self._begins = begins
-        _visits[claim.token] = self
+        if holds:
+            _visits[claim.token] = self
 
     def accepted(self, delivery: Delivery, pid: int) -> None:
         if self._begins and self.claim.lock is not None:
-            self.claim.store.run("begin", self.claim.lock.keys[:1], [self.claim.task_id])
+            self.claim.store.run("begin", [self.claim.lock.key], [self.claim.task_id])
 
     def ended(self, delivery: Delivery, outcome: Outcome) -> None:
         self._give_back(outcome, comes_back=outcome in _COMES_BACK)
+        error = getattr(delivery.error, "exception", None)
+        error = getattr(error, "exc", error)  # as prefork wraps it
+        if outcome == "ignored" and isinstance(error, NotBegun):
+            self._tell(delivery, *error.args)
 
     def handed_back(self, delivery: Delivery) -> None:
         self._give_back("requeued", comes_back=True)
+
+    def _tell(self, delivery: Delivery, how: str, wait: float, limit: str) -> None:
+        task = self.claim.task
+        if how == "parked":
+            telling.parked(delivery, task, wait, retries=self.claim.retries)
+        elif how == "dropped":
+            telling.dropped(delivery, task, limit)
+        else:
+            telling.copy_dropped(delivery, task, how)
 
     def _give_back(self, outcome: Outcome, *, comes_back: bool) -> None:
         _visits.pop(self.claim.token, None)
@@ -100,19 +130,42 @@ def _renew_some(store: Store, visits: list[Visit]) -> None:
             lock_lost.send(sender=claim.task, task_id=claim.task_id, key=key)
 
 
-def start(task: Any, request: Any, token: str, call: Call) -> Claim | None:
+def start(task: Any, request: Any, token: str, call: Call) -> Claim:
     """The strict decision about a limited task, in the process and at the moment in which its body starts.
 
-    Returns:
-        The claim, or None when the body may not start: the task is parked again, or goes on under another token.
+    Raises:
+        NotBegun: The body may not start: the task is parked again, is dropped, or goes on under another token.
+        LimitExceeded: Nor may it start, and the limit asks for an error then.
     """
     claim = Claim(task, call, request.get(KEY), request.id, request.retries or 0, token)
     try:
-        return claim if claim.start() == "go" else None
+        verdict = claim.start()
     except RedisError:
         if claim.store.settings.on_redis_error == "raise":
             raise
         return claim
+    if claim.refusal is not None:
+        refuse(task, request, claim.refusal)
+    if verdict == "parked" and claim.retries:
+        mark_as_retry(task, request, claim.wait)
+    if verdict != "go":
+        raise NotBegun(verdict, claim.wait)
+    return claim
+
+
+def refuse(task: Any, request: Any, refusal: Refusal) -> NoReturn:
+    """End a task that met a full limit, in the pool's process: by its strategy, so that links and chords hear of it.
+
+    Raises:
+        NotBegun: It is dropped.
+        LimitExceeded: It fails.
+    """
+    if refusal.strategy == "raise":
+        raise LimitExceeded((refusal.limit,), refusal.retry_after)
+    task.backend.mark_as_revoked(
+        request.id, f"the limit {refusal.limit} is full", request, store_result=not task.ignore_result
+    )
+    raise NotBegun("dropped", limit=refusal.limit)
 
 
 class HeimdallGate(Gate):
@@ -140,7 +193,7 @@ class HeimdallGate(Gate):
             proceed()
             return
         if not woken and delivery.task_id in self._revoked:
-            delivery.follow(Visit(claim, self.app, begins=False))
+            delivery.follow(Visit(claim, self.app))
             proceed()
             return
         try:
@@ -162,7 +215,7 @@ class HeimdallGate(Gate):
             headers[ERROR] = f"{self.task.name} did not run: {type(error).__name__}: {error}"
             if self.task.heimdall_config.unique and headers.get(KEY):
                 claim = Claim(self.task, call, headers[KEY], delivery.task_id, attempt, token, bare=True)
-                delivery.follow(Visit(claim, self.app, begins=False))
+                delivery.follow(Visit(claim, self.app))
             return None
 
     def _enter(self, claim: Claim, delivery: Delivery, *, woken: bool) -> list[Any]:
@@ -199,44 +252,48 @@ class HeimdallGate(Gate):
         if holder:
             headers[HOLDER] = holder
         begins = claim.until == "start" and not claim.limits_lane
-        delivery.follow(Visit(claim, self.app, begins=begins))
-        self._set_route(delivery)
-        proceed()
+        delivery.follow(Visit(claim, self.app, begins=begins, holds=True))
+        self._proceed(delivery, proceed)
+
+    def _refused(self, claim: Claim, delivery: Delivery, proceed: Callable[[], None], place: int, wait_ms: int) -> None:
+        headers: dict[str, Any] = delivery.message.headers
+        headers[REFUSED] = claim.refusal_of(place, wait_ms)
+        delivery.follow(Visit(claim, self.app))
+        self._proceed(delivery, proceed)
 
     def _join(self, _: Claim, delivery: Delivery, proceed: Callable[[], None], holder: str, state: str) -> None:
         headers: dict[str, Any] = delivery.message.headers
         headers[JOIN] = [holder, state]
-        self._set_route(delivery)
-        proceed()
+        self._proceed(delivery, proceed)
 
     def _parked(self, claim: Claim, delivery: Delivery, _: Callable[[], None], wait_ms: int, why: str) -> None:
         delivery.hand_back(why)
         wait = wait_ms / 1000
-        event(logger, logging.INFO, "task_parked", task=self.task.name, task_id=claim.task_id, wait=wait)
-        task_rate_limited.send(sender=self.task, task_id=claim.task_id, wait=wait)
+        retries = claim.retries and why == "limited"
+        if retries:
+            mark_as_retry(self.task, Context(delivery.message.headers), wait)
+        telling.parked(delivery, self.task, wait, retries=retries)
         waking.waker(self.app).notice(wait)
 
     def _duplicate(self, claim: Claim, delivery: Delivery, _: Callable[[], None], holder: str) -> None:
-        event(logger, logging.INFO, "task_deduplicated", task=self.task.name, task_id=claim.task_id, holder=holder)
         revoke(self.task, claim.task_id, holder, reply_to=delivery.message.properties.get("reply_to"))
-        dispatcher = delivery.consumer.event_dispatcher
-        if dispatcher and dispatcher.enabled:
-            dispatcher.send("task-revoked", uuid=claim.task_id, terminated=False, signum=None, expired=False)
-        delivery.hand_back("ended")
-        task_deduplicated.send(sender=self.task, task_id=claim.task_id, holder=holder)
-
-    def _drop(self, claim: Claim, delivery: Delivery, _: Callable[[], None], why: str) -> None:
-        # A second copy of a message whose task is kept, has ended, or goes on under another token.
-        event(logger, logging.INFO, "copy_dropped", task=self.task.name, task_id=claim.task_id, why=why)
+        telling.deduplicated(delivery, self.task, holder)
         delivery.hand_back("ended")
 
-    def _set_route(self, delivery: Delivery) -> None:
-        """A woken message counts as received from where it was sent to: a retry goes back there."""
+    def _drop(self, _: Claim, delivery: Delivery, __: Callable[[], None], why: str) -> None:
+        telling.copy_dropped(delivery, self.task, why)
+        delivery.hand_back("ended")
+
+    def _proceed(self, delivery: Delivery, proceed: Callable[[], None]) -> None:
         headers: dict[str, Any] = delivery.message.headers
+        if WAKE in headers:
+            telling.woken(delivery, self.task)
+        # A woken message counts as received from where it was sent to: a retry goes back there.
         route = headers.pop(ROUTE, None)
         if route is not None:
             exchange, routing_key = route
             delivery.message.delivery_info.update(exchange=exchange, routing_key=routing_key)
+        proceed()
 
 
 def _new_token(delivery: Delivery) -> str:

@@ -102,12 +102,12 @@ class Call:
         elif limit.by is not None:
             part = tuple(self._part(self.bound.get(argument)) for argument in limit.by)
         if isinstance(limit, Concurrency):
-            return core.Concurrency(limit.limit, name=f"{prefix}{name}", ttl=lease).demand(*part)
+            return core.Concurrency(limit.limit, name=f"{prefix}{name}", ttl=lease, paused=limit.paused).demand(*part)
         value = limit.rate_limit
         if callable(value):
             value = self._limit_from(value, part[0] if part else name)
         cost = limit.cost(self) if callable(limit.cost) else limit.cost
-        made = core.RateLimit(value, name=f"{prefix}{name}")
+        made = core.RateLimit(value, name=f"{prefix}{name}", paused=limit.paused)
         if not isinstance(cost, int) or isinstance(cost, bool) or not 0 <= cost <= made.times:
             raise InvalidParameter("cost", cost, f"give a whole number from 0 to the limit, {made.times}")
         return made.demand(*part, cost=cost)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import random
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from celery_toolkit_core import limits as core
 
 from .calls import Call, ttl_of
-from .unique import Lock, demands_of, lane_of, lock_of
+from .options import Strategy
+from .unique import Lock, demands_of, lane_of, limit_name, lock_of
 
 if TYPE_CHECKING:
     from celery_toolkit_core.celery.outcomes import Outcome
@@ -19,6 +21,21 @@ if TYPE_CHECKING:
 
 #: Ends without a body that ran to its end: they free even a key that is kept until its expiry.
 _WITHOUT_EFFECT: tuple[Outcome, ...] = ("revoked", "expired", "terminated", "lost")
+
+
+#: How the scripts know the strategies that end a task; all others wait.
+_LETTERS = {Strategy.DROP: "d", Strategy.RAISE: "x"}
+
+#: Most permille of the expected wait that a task of ``strategy="retry"`` waits longer.
+SPREAD = 500
+
+
+class Refusal(NamedTuple):
+    """A limit that ends a task: by which strategy, its name, and seconds until it would have room."""
+
+    strategy: str
+    limit: str
+    retry_after: float
 
 
 class Claim:
@@ -42,11 +59,21 @@ class Claim:
         self.unique = unique = task.heimdall_config.unique
         self.one_body = unique is not None and (unique.until != "start" or unique.while_executing)
         self.lock: Lock | None = lock_of(task, label or call.key(unique)) if unique else None
-        self.lock_keys = [self.lock.lane, *self.lock.keys] if self.lock else [self.store.space.key("none")] * 4
+        self.lock_keys = [self.lock.lane, self.lock.key] if self.lock else [self.store.space.key("none")] * 2
         self.demands = demands = () if bare else tuple(demands_of(task, call))
         #: When the body started, in microseconds of Redis; the identity of the start.
         self.stamp = 0
+        #: Seconds until the next look, when the body may not start yet; and what ends the task, when it may not at all.
+        self.wait = 0.0
+        self.refusal: Refusal | None = None
         self.limit_keys, self.limit_args, self.limit_lane, self._limit_spec = _limits(self.store.space, demands)
+        strategies = [limit.strategy for limit in task.heimdall_config.limits] if demands else []
+        self._strategies = "".join(_LETTERS.get(strategy, "w") for strategy in strategies)
+        self.retries = Strategy.RETRY in strategies
+        if self.retries:
+            # It waits alone: who comes later may be lucky before it.
+            self.limit_lane = self.store.space.key("lane", "retry", task_id)
+            self._limit_spec = _spec(self.limit_lane, self.limit_keys, self.limit_args, spread=SPREAD)
         self.limits_lane = lane_of(self.limit_lane) if demands else ""
 
     @property
@@ -58,7 +85,7 @@ class Claim:
         """What the wake scripts of the two lanes need."""
         return [
             self._limit_spec,
-            json.dumps({"keys": self.lock_keys[:3], "hung_ms": self.hung_ms}) if self.lock else "",
+            json.dumps({"keys": self.lock_keys, "hung_ms": self.hung_ms}) if self.lock else "",
         ]
 
     @property
@@ -82,24 +109,35 @@ class Claim:
         args = [
             self.task_id, self.token, self.attempt, int(woken), self.lease_ms, self.until, int(self.one_body),
             self.ttl_ms, self.hung_ms, self.limits_lane, lane_of(self.lock_keys[0]), queue, message, int(later),
-            int(join), holder, self.lock.label if self.lock else "", self.task.name, *self.specs(), *self.limit_args,
+            int(join), holder, self.lock.label if self.lock else "", self.task.name, *self.specs(),
+            self._strategies, self._spread(), *self.limit_args,
         ]  # fmt: skip
         answer: list[Any] = self.store.run("enter", keys, args)
         return [each.decode() if isinstance(each, bytes) else each for each in answer]
 
     def start(self) -> str:
-        """The strict decision where the body starts: ``go``, ``parked`` or ``stale``."""
-        keys = [*self.store.parking, self.limit_lane, *self.lock_keys[1:3], self.store.began(self.task_id)]
+        """The strict decision where the body starts: ``go``, ``parked``, ``refused`` or ``stale``; see start.lua."""
+        keys = [*self.store.parking, self.limit_lane, self.lock_keys[1], self.store.began(self.task_id)]
         args = [self.task_id, self.token, self.limits_lane, self._limit_spec, self.until, int(self.one_body)]
-        verdict, *rest = self.store.run("start", [*keys, *self.limit_keys], [*args, *self.limit_args])
+        args += [self._strategies, self._spread(), *self.limit_args]
+        verdict, *rest = self.store.run("start", [*keys, *self.limit_keys], args)
         if verdict == b"go":
             self.stamp = int(rest[0])
+        elif verdict == b"parked":
+            self.wait = rest[0] / 1000
+        elif verdict == b"refused":
+            self.refusal = self.refusal_of(*rest)
         return str(verdict.decode())
+
+    def refusal_of(self, place: int, wait_ms: int) -> Refusal:
+        """What ends the task: the limit at `place` from 1."""
+        strategy = self.task.heimdall_config.limits[place - 1].strategy
+        return Refusal(strategy.value, limit_name(self.task, self.demands[place - 1]), wait_ms / 1000)
 
     def renewal(self) -> tuple[list[str], list[Any]]:
         """The keys and arguments of its part in the script ``renew``."""
         held = [self.task_id, self.token, self.lease_ms, int(self.one_body)]
-        return [*self.lock_keys[1:], *self.limit_keys], [*held, *self.limit_args]
+        return [self.lock_keys[1], *self.limit_keys], [*held, *self.limit_args]
 
     def finish(self, outcome: Outcome, *, comes_back: bool) -> bool:
         """Give everything back; True when somebody who waits may go on now."""
@@ -108,6 +146,14 @@ class Claim:
         args = [self.task_id, self.token, self.attempt, outcome, int(comes_back), until]
         lanes = [self.limits_lane, lane_of(self.lock_keys[0])]
         return bool(self.store.run("finish", keys, [*args, *lanes, *self.limit_args]))
+
+    def _spread(self) -> int:
+        return spread(SPREAD) if self.retries else 0
+
+
+def spread(most: int) -> int:
+    """A random number of permille from 0 to `most`."""
+    return random.randint(0, most)  # noqa: S311  # spreads waiters, guards nothing
 
 
 # Most limits are the same for every call of a task, and for every tenant's.
@@ -118,4 +164,8 @@ def _limits(space: KeySpace, demands: tuple[core.Demand, ...]) -> tuple[list[str
         return [], [0], space.key("none"), ""
     keys, args = core.script_keys(space, demands), core.script_args(demands)
     lane = space.key("lane", *keys)
-    return keys, args, lane, json.dumps({"keys": [lane, *keys], "args": args})
+    return keys, args, lane, _spec(lane, keys, args)
+
+
+def _spec(lane: str, keys: list[str], args: list[str | int], **more: int) -> str:
+    return json.dumps({"keys": [lane, *keys], "args": args, **more})

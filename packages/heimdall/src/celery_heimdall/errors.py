@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from celery_toolkit_core.errors import ToolkitError
+from celery_toolkit_core.limits import LimitReached
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class HeimdallError(ToolkitError):
@@ -19,6 +25,7 @@ class AlreadyQueuedError(HeimdallError):
 
     likely_culprit: str | None
     expires_in: float
+    message: str
 
     def __init__(self, expires_in: float = 0.0, likely_culprit: str | None = None) -> None:
         super().__init__(
@@ -26,6 +33,39 @@ class AlreadyQueuedError(HeimdallError):
             expires_in=expires_in,
             likely_culprit=likely_culprit,
         )
+        _show_data(self, expires_in, likely_culprit)
+
+    def __str__(self) -> str:
+        return self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self.args
+
+
+class LimitExceeded(HeimdallError, LimitReached):
+    """A limit with ``strategy="raise"`` had no room; the body did not run.
+
+    Attributes:
+        blocked_by: The name of the limit, alone in a tuple.
+        retry_after: Seconds until it is expected to have room.
+    """
+
+    message: str
+
+    def __init__(self, blocked_by: Sequence[str] = (), retry_after: float | None = None) -> None:
+        names = ", ".join(blocked_by) or "(unknown)"
+        super().__init__(
+            f"no room under the limit {names} for another {retry_after or 0:.1f} seconds",
+            blocked_by=tuple(blocked_by),
+            retry_after=retry_after,
+        )
+        _show_data(self, list(blocked_by), retry_after)
+
+    def __str__(self) -> str:
+        return self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self.args
 
 
 class LimitRefused(HeimdallError):
@@ -36,3 +76,9 @@ class LimitRefused(HeimdallError):
     """
 
     task: str
+
+
+def _show_data(error: Any, *data: Any) -> None:
+    # A result backend that writes JSON keeps the class and its `args`, and makes the error anew from both.
+    error.message = str(error.args[0])
+    error.args = data

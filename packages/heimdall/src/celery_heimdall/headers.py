@@ -18,12 +18,14 @@ FENCE = "heimdall_fence"
 JOIN = "heimdall_join"
 #: Why the body may not run: a function of the user failed.
 ERROR = "heimdall_error"
+#: The limit that ends the task: strategy, name, seconds to wait.
+REFUSED = "heimdall_refused"
 #: The token of a message that was woken.
 WAKE = "heimdall_wake"
 #: The exchange and routing key with which a woken message was sent at first.
 ROUTE = "heimdall_route"
 
-DELIVERY_ONLY = (HOLDER, TOKEN, FENCE, JOIN, ERROR, WAKE, ROUTE)
+DELIVERY_ONLY = (HOLDER, TOKEN, FENCE, JOIN, ERROR, REFUSED, WAKE, ROUTE)
 
 
 def without_delivery(headers: dict[str, Any] | None) -> dict[str, Any]:

@@ -31,33 +31,32 @@ def locks(store: Store, *, task: str | None = None) -> Iterator[dict[str, Any]]:
             yield found
 
 
-def lock(store: Store, keys: list[str]) -> dict[str, Any] | None:
+def lock(store: Store, keys: tuple[str, str]) -> dict[str, Any] | None:
     """One lock, from the keys that `Store.lock` gives."""
     return _lock(store, keys[1].encode(), now_ms(store))
 
 
 def _lock(store: Store, name: bytes, now: int) -> dict[str, Any] | None:
     digest = name.decode().rpartition(":")[2]
-    base = store.space.key("running") + ":" + digest
     with store.client.pipeline(transaction=False) as pipeline:
         pipeline.hgetall(name)
-        pipeline.zrangebyscore(base, f"({now}", "+inf", withscores=True)
         pipeline.zcard(store.space.key("lane") + ":" + digest)
-        fields, runs, waiting = pipeline.execute()
+        fields, waiting = pipeline.execute()
     fields = {key.decode(): value.decode() for key, value in fields.items()}
     until = min(int(fields.get("queued_until_ms", 0)), int(fields.get("reserved_until_ms", 2**53)))
     queued = fields.get("queued_id") if until > now else None
-    if queued is None and not runs:
+    lease_ends = int(fields.get("running_until_ms", 0))
+    running = fields["running"].rpartition("/")[0] if lease_ends > now else None
+    if queued is None and running is None:
         return None
-    running, _, _ = runs[0][0].decode().rpartition("/") if runs else ("", "", "")
-    state = "running" if runs else "reserved" if "reserved_until_ms" in fields else "queued"
+    state = "running" if running else "reserved" if "reserved_until_ms" in fields else "queued"
     return {
         "key": fields.get("label", digest),
         "task": fields.get("task", ""),
         "state": state,
         "holder": running or queued,
         "accepts_next_in": max(0, until - now) / 1000,
-        "lease_ends_in": (runs[0][1] - now) / 1000 if runs else None,
+        "lease_ends_in": (lease_ends - now) / 1000 if running else None,
         "waiting": waiting,
     }
 

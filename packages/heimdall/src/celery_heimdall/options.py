@@ -15,6 +15,7 @@ from celery_toolkit_core.limits import parse_rate
 
 Until = Literal["start", "finish", "expiry"]
 OnConflict = Literal["return", "raise", "ignore", "join"]
+StrategyWord = Literal["park", "retry", "drop", "raise"]
 KeyFunction = Callable[[tuple[Any, ...], dict[str, Any]], "str | int"]
 LimitFunction = Callable[..., "tuple[int, float]"]
 
@@ -36,10 +37,17 @@ DICT_KEYS = (
 
 
 class Strategy(Enum):
-    """What happens to a task that a limit refuses."""
+    """What happens to a task that a limit refuses; where several limits do, raise goes before drop before waiting."""
 
     #: It waits in Redis, first come first served, without a worker slot, a retry or an ETA.
     PARK = "park"
+    #: It waits in Redis too, but alone: it tries again after the expected wait and a random time more, in no order. Its
+    #: state is RETRY meanwhile; its ``retries`` stay as they are.
+    RETRY = "retry"
+    #: It does not run: its state is REVOKED.
+    DROP = "drop"
+    #: It does not run: it fails with `LimitExceeded`.
+    RAISE = "raise"
     #: The name that celery-heimdall 1.0 knows.
     DEFAULT = "park"  # noqa: PIE796  # an alias on purpose
 
@@ -91,31 +99,32 @@ class RateLimit:
     Args:
         rate_limit: ``(times, per)`` with `per` in seconds, a text like ``"60/m"`` or ``"10/5s"``, or a
             function that takes any of ``key, task, args, kwargs`` and returns ``(times, per)``.
-        strategy: What happens to a task that must wait.
+        strategy: What happens to a task that must wait: a `Strategy` or its word, ``park``, ``retry``, ``drop`` or
+            ``raise``.
         name: Tasks whose limits have the same name share it; the task's own name when left out.
         by: Names of the arguments that part the limit: each of their values has a limit of its own.
         key: A text, or a function of ``(args, kwargs)``, that parts the limit instead of `by`.
         cost: How much of `times` one start uses: a whole number, or a function of the call (with `args` and
             `kwargs`) that gives one. `celery_heimdall.settle` corrects it afterwards.
+        paused: Nothing starts until ``set_limit`` or ``celery heimdall set-limit`` puts a value in force.
 
     Raises:
         InvalidParameter: A value that cannot be meant.
     """
 
     rate_limit: str | tuple[int, float] | LimitFunction
-    strategy: Strategy = Strategy.DEFAULT
+    strategy: Strategy | StrategyWord = Strategy.DEFAULT
     name: str | None = None
     by: tuple[str, ...] | None = None
     key: str | KeyFunction | None = None
     cost: int | Callable[[Any], int] = 1
+    paused: bool = False
 
     def __post_init__(self) -> None:
         if not callable(self.cost):
             parameters.count("cost", self.cost, least=0)
         if not callable(self.rate_limit):
             object.__setattr__(self, "rate_limit", parse_rate(self.rate_limit, parameter="rate_limit"))
-        if not isinstance(self.strategy, Strategy):
-            raise InvalidParameter("strategy", self.strategy, "give Strategy.PARK; there is no other strategy yet")
         _check_limit(self)
 
 
@@ -128,6 +137,8 @@ class Concurrency:
         name: Tasks whose limits have the same name share it; the task's own name when left out.
         by: Names of the arguments that part the limit.
         key: A text, or a function of ``(args, kwargs)``, that parts the limit instead of `by`.
+        strategy: As of a `RateLimit`.
+        paused: Likewise.
 
     Raises:
         InvalidParameter: A value that cannot be meant.
@@ -137,9 +148,11 @@ class Concurrency:
     name: str | None = None
     by: tuple[str, ...] | None = None
     key: str | KeyFunction | None = None
+    strategy: Strategy | StrategyWord = Strategy.DEFAULT
+    paused: bool = False
 
     def __post_init__(self) -> None:
-        parameters.count("limit", self.limit)
+        _times("limit", self.limit)
         _check_limit(self)
 
 
@@ -233,7 +246,7 @@ def _dict_limits(given: Mapping[str, Any], key: Any) -> tuple[RateLimit, ...]:
         for needed, other in (("times", "per"), ("per", "times")):
             if needed not in given:
                 raise InvalidParameter(other, given[other], f"give {needed} as well")
-        pair = (parameters.count("times", given["times"]), parameters.seconds("per", given["per"]))
+        pair = (_times("times", given["times"]), parameters.seconds("per", given["per"]))
         found.append(RateLimit(pair, key=key))
     if "rate_limit" in given:
         if found:
@@ -251,7 +264,17 @@ def _optional(given: Mapping[str, Any], name: str, check: Callable[[str, Any], A
     return check(name, given[name]) if name in given else None
 
 
+def _times(parameter: str, value: Any) -> int:
+    if value == 0 and not isinstance(value, bool):
+        raise InvalidParameter(parameter, value, "give 1 or more; what stops a limit is paused=True")
+    return parameters.count(parameter, value)
+
+
 def _check_limit(limit: RateLimit | Concurrency) -> None:
+    if not isinstance(limit.strategy, Strategy):
+        words = [each.value for each in Strategy]
+        object.__setattr__(limit, "strategy", Strategy(parameters.one_of("strategy", limit.strategy, words)))
+    parameters.flag("paused", limit.paused)
     if limit.name is not None:
         parameters.text("name", limit.name)
     object.__setattr__(limit, "by", _names("by", limit.by))

@@ -12,6 +12,14 @@ task_deduplicated = Signal(name="task_deduplicated", providing_args=["task_id", 
 #: Sender: the task. Arguments: ``task_id``, ``wait`` (seconds until the next look).
 task_rate_limited = Signal(name="task_rate_limited", providing_args=["task_id", "wait"])
 
+#: A parked task goes on in this worker.
+#: Sender: the task. Arguments: ``task_id``.
+task_woken = Signal(name="task_woken", providing_args=["task_id"])
+
+#: A task ended without having run, because a limit with ``strategy="drop"`` was full.
+#: Sender: the task. Arguments: ``task_id``, ``limit``.
+task_dropped = Signal(name="task_dropped", providing_args=["task_id", "limit"])
+
 #: A task ended, or left the worker, and everything it held was given back.
 #: Sender: the task. Arguments: ``task_id``, ``outcome``.
 task_released = Signal(name="task_released", providing_args=["task_id", "outcome"])

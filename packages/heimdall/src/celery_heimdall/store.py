@@ -40,9 +40,9 @@ class Store:
         #: The keys that every script about waiting tasks begins with, in the order of parking.lua.
         self.parking = [self.space.key(kind) for kind in ("items", "bodies", "due", "held", "order", "specs")]
 
-    def lock(self, prefix: str, label: str) -> list[str]:
-        """The keys of one lock, in the order of lock.lua, and before them the lane of those who wait for it."""
-        return [self.space.key(kind, prefix, label) for kind in ("lane", "lock", "running", "fences")]
+    def lock(self, prefix: str, label: str) -> tuple[str, str]:
+        """The key of the lane of those who wait for a lock, and the key of the lock."""
+        return self.space.key("lane", prefix, label), self.space.key("lock", prefix, label)
 
     def began(self, task_id: str) -> str:
         """The key that remembers that a woken task has begun."""

@@ -6,7 +6,6 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from celery import current_task, states
-from celery.exceptions import Ignore
 from celery.result import AsyncResult
 from celery.utils.time import maybe_make_aware
 from kombu.utils.uuid import uuid
@@ -17,8 +16,9 @@ from celery_toolkit_core.errors import InvalidParameter, RedisError
 
 from . import admission, unique, worker
 from .calls import Call, ttl_of
+from .claims import Refusal
 from .errors import HeimdallError, LimitRefused
-from .headers import ERROR, FENCE, HOLDER, JOIN, KEY, TOKEN, without_delivery
+from .headers import ERROR, FENCE, HOLDER, JOIN, KEY, REFUSED, TOKEN, without_delivery
 from .options import Options, check_signature, parse
 from .signals import task_deduplicated
 from .store import connect_for, store_of
@@ -179,6 +179,8 @@ class HeimdallTask(GatedTask):
             return super().__call__(*args, **kwargs)
         if refused := request.get(ERROR):
             raise LimitRefused(refused, task=self.name)
+        if refusal := request.get(REFUSED):
+            admission.refuse(self, request, Refusal(*refusal))
         if joined := request.get(JOIN):
             return _joined_result(self, *joined)
         token = request.get(TOKEN)
@@ -205,10 +207,7 @@ class HeimdallTask(GatedTask):
 
     def _start(self, token: str, args: Any, kwargs: Any) -> None:
         request: Any = self.request
-        request.heimdall_claim = claim = admission.start(self, request, token, Call(self, args, kwargs))
-        if claim is None:
-            # No result, no retry, nothing to report: the task comes again.
-            raise Ignore
+        request.heimdall_claim = admission.start(self, request, token, Call(self, args, kwargs))
 
 
 def current_fence() -> int | None:

@@ -17,7 +17,7 @@ from celery_toolkit_core.log import event
 
 from .calls import Call
 from .confirmations import confirm_soon
-from .errors import AlreadyQueuedError
+from .errors import AlreadyQueuedError, LimitExceeded
 from .options import Concurrency, Unique
 from .store import RESERVATION, Store
 
@@ -53,16 +53,16 @@ class Lock:
 
     Attributes:
         store: Where it is kept.
-        keys: The keys of its hash, its running lease and its fences.
         lane: The key of the lane of those who wait for it.
+        key: The key of its hash.
         label: The key as the user knows it.
         task: The name of the task that asks.
         extends: Whether a second turn of the same task prolongs it.
     """
 
     store: Store
-    keys: tuple[str, str, str]
     lane: str
+    key: str
     label: str
     task: str
     extends: bool = True
@@ -70,14 +70,14 @@ class Lock:
     def reserve(self, task_id: str, attempt: int, ttl: float) -> Answer:
         """Take the key for a task that is about to be published: one round trip."""
         args = [task_id, attempt, _ms(ttl), _ms(RESERVATION), self.label, self.task, 0 if self.extends else 1]
-        granted, *rest = self.store.run("reserve", self.keys[:2], args)
+        granted, *rest = self.store.run("reserve", [self.key], args)
         if granted:
             return Answer(provisional=bool(rest[0]))
         return Answer(rest[0].decode(), rest[1] / 1000)
 
     def cancel(self, task_id: str) -> None:
         """Give an unconfirmed reservation back."""
-        self.store.run("cancel", self.keys[:1], [task_id])
+        self.store.run("cancel", [self.key], [task_id])
 
     def around(self, task_id: str, answer: Answer, publish: Callable[[str], Any]) -> Any:
         """Publish under a reservation: confirm it afterwards, or give it back when the publish fails."""
@@ -90,7 +90,7 @@ class Lock:
                     self.cancel(task_id)
             raise
         if answer.provisional:
-            confirm_soon(self.store, self.keys[0], task_id)
+            confirm_soon(self.store, self.key, task_id)
         return result
 
 
@@ -98,9 +98,9 @@ def lock_of(task: Any, label: str) -> Lock:
     """The lock of a task's key."""
     store = task.heimdall_store
     prefix = task.heimdall_config.lock_prefix or store.settings.lock_prefix
-    lane, *keys = store.lock(prefix, label)
+    lane, key = store.lock(prefix, label)
     unique = task.heimdall_config.unique
-    return Lock(store, tuple(keys), lane, label, task.name, extends=unique is None or unique.until != "expiry")
+    return Lock(store, lane, key, label, task.name, extends=unique is None or unique.until != "expiry")
 
 
 def conflict_of(task: Any) -> str:
@@ -126,6 +126,16 @@ def revoke(task: Any, task_id: str, holder: str, *, reply_to: str | None = None)
         event(logger, logging.WARNING, "duplicate_not_marked", task_id=task_id, error=repr(error))
 
 
+def mark_as_retry(task: Any, request: Any, wait: float) -> None:
+    """Give a task that tries again in about `wait` seconds the state RETRY, where its caller looks for a result."""
+    reason = LimitExceeded(tuple(limit.name or task.name for limit in task.heimdall_config.limits), wait)
+    try:
+        if not task.ignore_result:
+            task.backend.mark_as_retry(request.id, reason, request=request)
+    except Exception as error:  # noqa: BLE001  # any backend's errors; the task must wait all the same
+        event(logger, logging.WARNING, "retry_not_marked", task_id=request.id, error=repr(error))
+
+
 def unique_key_for_task(task: Any, args: Sequence[Any], kwargs: dict[str, Any], *, prefix: str = "") -> str:
     """The key under which a call of the task is unique, with `prefix` before it.
 
@@ -145,7 +155,7 @@ def acquire_lock(task: Any, key: str, timeout: float, *, task_id: str) -> None:
     answer = lock.reserve(parameters.text("task_id", task_id), 0, parameters.seconds("timeout", timeout))
     if answer.holder is not None:
         raise answer.error()
-    lock.store.run("confirm", lock.keys[:1], [task_id])
+    lock.store.run("confirm", [lock.key], [task_id])
 
 
 def release_lock(task: Any, key: str) -> bool:
@@ -159,8 +169,8 @@ def release_lock(task: Any, key: str) -> bool:
 
 def free(store: Store, prefix: str, label: str) -> bool:
     """Free a key, whoever has it; False when nobody had."""
-    lane, *keys = store.lock(prefix, label)
-    return bool(store.run("free", [*keys, lane, store.parking[2]], [lane_of(lane)]))
+    lane, key = store.lock(prefix, label)
+    return bool(store.run("free", [key, lane, store.parking[2]], [lane_of(lane)]))
 
 
 def rate_limited_countdown(task: Any, key: str, args: Sequence[Any], kwargs: dict[str, Any]) -> float:
@@ -187,6 +197,12 @@ def demands_of(task: Any, call: Call) -> list[core.Demand]:
     store, options = task.heimdall_store, task.heimdall_config
     prefix = options.rate_limit_prefix or store.settings.rate_limit_prefix
     return call.demands(options.limits, prefix, store.settings.lease)
+
+
+def limit_name(task: Any, demand: core.Demand) -> str:
+    """The name of a limit as the user knows it: without the prefix."""
+    prefix = task.heimdall_config.rate_limit_prefix or task.heimdall_store.settings.rate_limit_prefix
+    return demand.limit.name.removeprefix(prefix)
 
 
 def declared_limits(app: Any) -> list[tuple[Store, list[core.Demand]]]:

@@ -15,6 +15,7 @@ from celery_toolkit_core.errors import Quarantined
 from celery_toolkit_core.keeper import Keeper
 from celery_toolkit_core.log import event
 
+from .claims import spread
 from .headers import ROUTE, WAKE
 from .store import settings_of, stores
 
@@ -94,6 +95,7 @@ class Waker:
         if "hung_ms" in spec:
             answer = store.run("wake_lock", [*store.parking, *spec["keys"]], [*args, spec["hung_ms"]])
         else:
+            args.append(spread(spec.get("spread", 0)))
             answer = store.run("wake_limits", [*store.parking, *spec["keys"]], [*args, *spec["args"]])
         for task_id, token, queue, data in _by(4, answer[1:]):
             self._publish(store, task_id, token.decode(), queue.decode(), data)
@@ -108,7 +110,7 @@ class Waker:
             return
         woken = stored.with_headers(**{WAKE: token, ROUTE: [stored.exchange, stored.routing_key]})
         woken.publish(self._app, queue=wake_queue(self._app, queue))
-        event(logger, logging.DEBUG, "task_woken", task_id=task_id.decode(), queue=queue)
+        event(logger, logging.DEBUG, "task_on_its_way", task_id=task_id.decode(), queue=queue)
 
 
 def waker(app: Celery) -> Waker:

@@ -63,7 +63,7 @@ class OneLock(RuleBasedStateMachine):
 
     @rule(task_id=IDS)
     def confirm(self, task_id):
-        self.task.heimdall_store.run("confirm", self.lock.keys[:1], [task_id])
+        self.task.heimdall_store.run("confirm", [self.lock.key], [task_id])
 
     @rule(task_id=IDS)
     def deliver(self, task_id):
@@ -114,7 +114,7 @@ class OneLock(RuleBasedStateMachine):
     @rule()
     def worker_dies(self):
         """The end of a lease, without the wait for it."""
-        self.task.heimdall_store.client.delete(self.lock.keys[1])
+        self.task.heimdall_store.client.hset(self.lock.key, "running_until_ms", 0)
         if self.queued == self.runner[0] and self.tied:
             self.queued, self.former = None, self.queued
         self.runner = None

@@ -34,7 +34,7 @@ def accept(task, task_id, ttl=60.0):
     lock = lock_of(task, "one")
     answer = lock.reserve(task_id, 0, ttl)
     if answer.holder is None:
-        task.heimdall_store.run("confirm", lock.keys[:1], [task_id])
+        task.heimdall_store.run("confirm", [lock.key], [task_id])
     return answer.holder
 
 
@@ -86,7 +86,7 @@ def test_a_begun_task_is_not_turned_away_where_the_next_may_be_queued_at_its_sta
     task = make_task(until="start")
     accept(task, "a")
     assert enter(task, "a")[1] == "run"
-    task.heimdall_store.run("begin", lock_of(task, "one").keys[:1], ["a"])
+    task.heimdall_store.run("begin", [lock_of(task, "one").key], ["a"])
     assert accept(task, "b") is None
     assert enter(task, "a", "2")[1] == "run"
     assert accept(task, "c") == "b"
@@ -107,6 +107,6 @@ def test_only_so_many_are_remembered(make_task, redis_client):
     for number in range(50):
         eventually(lambda: accept(task, f"t{number:02}", ttl=0.001) is None)  # noqa: B023  # called before the next turn
     eventually(lambda: accept(task, "last") is None)
-    owed = redis_client.hget(lock_of(task, "one").keys[0], "owed").decode().split()
+    owed = redis_client.hget(lock_of(task, "one").key, "owed").decode().split()
     assert len(owed) == 32
     assert owed[-1] == "t49"

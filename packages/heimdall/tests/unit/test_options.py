@@ -34,6 +34,15 @@ def test_the_dicts_key_serves_the_lock_and_the_limit():
 def test_the_default_strategy_is_to_park():
     assert Strategy.DEFAULT is Strategy.PARK
     assert RateLimit((1, 1)).strategy is Strategy.PARK
+    assert Concurrency(1, strategy="raise").strategy is Strategy.RAISE
+
+
+@pytest.mark.parametrize(
+    "stopped", [lambda: RateLimit((0, 1)), lambda: Concurrency(0), lambda: parse({"times": 0, "per": 1})]
+)
+def test_a_limit_of_zero_names_the_way_to_stop_one(stopped):
+    with pytest.raises(InvalidParameter, match="paused=True"):
+        stopped()
 
 
 @pytest.mark.parametrize(
@@ -73,7 +82,9 @@ def test_an_impossible_dict_is_refused_at_decoration(options, named):
         lambda: Unique(by="a", key="b"),
         lambda: Unique(while_executing=1),
         lambda: RateLimit("0/m"),
-        lambda: RateLimit((1, 1), strategy="park"),
+        lambda: RateLimit((1, 1), strategy="prak"),
+        lambda: RateLimit((1, 1), paused=1),
+        lambda: Concurrency(1, strategy=None),
         lambda: RateLimit((1, 1), name=""),
         lambda: Concurrency(0),
         lambda: Concurrency(True),

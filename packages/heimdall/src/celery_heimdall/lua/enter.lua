@@ -3,16 +3,18 @@
 --@include celery_toolkit_core:limits
 -- A worker has received a task: decide its lock and its limits together; grant all, or keep the message in a lane.
 -- Data models: lock.lua, parking.lua, core's limits.lua.
--- KEYS  1-6 parking  7 lane of the limits  8 lane of the lock  9 lock  10 running  11 fences  12 began
---       then the limits'
+-- KEYS  1-6 parking  7 lane of the limits  8 lane of the lock  9 lock  10 began  then the limits'
 -- ARGV  1 task id  2 token  3 attempt  4 1: woken by us  5 lease in ms
 --       6 unique: none, start, finish or expiry  7 1: one body at a time  8 ttl in ms  9 ms after which a body is hung
 --       10 limits' lane, or ''  11 lock's lane  12 queue  13 message, or '' when it is not at hand
 --       14 1: its time has not come, decide the limits when the body starts  15 1: a duplicate waits and joins
 --       16 id of the holder that it joins, or ''  17 label  18 task name  19 spec of the limits' lane
---       20 spec of the lock's lane  then the limits'
+--       20 spec of the lock's lane  21 the limits' strategies (parking.lua)  22 permille to wait longer than expected
+--       then the limits'
 -- Returns {'run', fence, expected holder's id or ''} | {'parked', ms until the next look, 'locked' or 'limited'}
---       | {'join', holder's id, how it ended} | {'duplicate', holder's id} | {'drop', why} | {'message'}: call again with the message
+--       | {'join', holder's id, how it ended} | {'duplicate', holder's id} | {'drop', why}
+--       | {'refused', place of the limit that ends the task, ms until it would have room}
+--       | {'message'}: call again with the message
 local us = now_us()
 local now = math.floor(us / 1000)
 local id, token, attempt = ARGV[1], ARGV[2], tonumber(ARGV[3])
@@ -22,7 +24,7 @@ local message = ARGV[13]
 
 local item = item_read(KEYS, id)
 if woken then
-  if not item and redis.call('GET', KEYS[12]) == token then
+  if not item and redis.call('GET', KEYS[10]) == token then
     -- The broker hands out again what began and never ended: an ordinary message by now.
     return {'message'}
   elseif not item or item.token ~= token or item.state == 'parked' then
@@ -46,23 +48,9 @@ local function wait_for_lock(due_ms)
   return {'parked', due_ms - now, 'locked'}
 end
 
--- Write down whose the key is, unless a later call has got it meanwhile.
-local function take_key(state)
-  if state.queued and state.queued ~= id or unique == 'start' and (attempt > 0 or item.owed) then
-    return
-  end
-  if state.former and state.former ~= id then
-    lock_owe(KEYS[9], state.owed, state.former)
-  end
-  redis.call('HSET', KEYS[9], 'queued_id', id, 'queued_attempt', attempt, 'queued_until_ms', state.until_ms or now + ttl_ms,
-    'label', ARGV[17], 'task', ARGV[18])
-  redis.call('HDEL', KEYS[9], 'reserved_until_ms')
-  return true
-end
-
 local state
 if unique ~= 'none' then
-  state = lock_read(KEYS[9], KEYS[10], now)
+  state = lock_read(KEYS[9], now)
   if state.ended == id and attempt <= state.ended_attempt then
     item_remove(KEYS, id)
     return {'drop', 'ended'}
@@ -97,42 +85,80 @@ if unique ~= 'none' then
     if state.running == id or now < state.since_ms + hung_ms then
       return wait_for_lock(now + lock_wait(state, hung_ms, now))
     end
-    lease_release(KEYS[10], KEYS[11], state.token, now)
+    -- Its worker will find the lock lost.
+    redis.call('HDEL', KEYS[9], 'running', 'running_until_ms', 'running_since_ms')
+    state.token, state.ends_ms = nil, nil
   end
+end
+
+-- Write down who runs until when with which fence ('' for nobody yet), and whose the key is, unless a later call has got
+-- it meanwhile.
+local function lock_write(runner, fence)
+  local lock, until_ms, ends_ms = KEYS[9], state.until_ms or now + ttl_ms, state.ends_ms
+  local fields = {}
+  if not (state.queued and state.queued ~= id or unique == 'start' and (attempt > 0 or item.owed)) then
+    if state.former and state.former ~= id then
+      lock_owe(lock, state.owed, state.former)
+    end
+    if state.queued ~= id or state.attempt ~= attempt then
+      fields = {'queued_id', id, 'queued_attempt', attempt, 'queued_until_ms', until_ms, 'label', ARGV[17], 'task', ARGV[18]}
+    end
+    if state.unconfirmed then
+      redis.call('HDEL', lock, 'reserved_until_ms')
+    end
+    if runner ~= '' and unique == 'finish' then
+      fields[#fields + 1] = 'taken_by'
+      fields[#fields + 1] = runner
+    elseif runner == '' and state.taken_by then
+      redis.call('HDEL', lock, 'taken_by')
+    end
+  end
+  if fence then
+    ends_ms = now + lease_ms
+    local since_ms = state.token == token and state.since_ms or now
+    for _, value in ipairs({'running', runner, 'running_until_ms', ends_ms, 'running_since_ms', since_ms, 'fence', fence}) do
+      fields[#fields + 1] = value
+    end
+  end
+  if fields[1] then
+    redis.call('HSET', lock, unpack(fields))
+  end
+  lock_keep(lock, now, until_ms, ends_ms)
 end
 
 local limited = ARGV[10] ~= ''
 if limited then
-  local limits = limits_read(KEYS, 13, ARGV, 21)
+  local limits = limits_read(KEYS, 11, ARGV, 23)
   item.costs = limits_costs(limits)
   item.order = item.order or redis.call('INCR', KEYS[5])
   if ARGV[14] ~= '1' and not item.stamp then
-    local wait
+    local wait, ends
     if redis.call('EXISTS', KEYS[7]) == 1 and not item.parkings then
-      wait = math.max(1, tonumber(redis.call('ZSCORE', KEYS[3], ARGV[10]) or now) - now)
+      local look = tonumber(redis.call('ZSCORE', KEYS[3], ARGV[10]) or now)
+      wait, ends = limits_refusal({{1, math.max(0, look - now) * 1000}}, ARGV[21])
     else
-      for _, one in ipairs(limits_blocked(limits, token, us)) do
-        wait = math.max(wait or 1, one[2] < 0 and 1000 or math.ceil(one[2] / 1000))
+      wait, ends = limits_refusal(limits_blocked(limits, token, us), ARGV[21])
+    end
+    if ends then
+      item_remove(KEYS, id)
+      if woken then
+        redis.call('SET', KEYS[10], token, 'PX', BEGAN_MEMORY_MS)
       end
+      return {'refused', ends, wait}
     end
     if wait then
       if message == '' and not woken then
         return {'message'}
       end
+      wait = math.ceil(wait * (1 + ARGV[22] / 1000))
       park(KEYS, KEYS[7], ARGV[10], ARGV[19], id, item, message, now + wait, now)
-    else
-      item.stamp = string.format('%.0f', limits_charge(limits, token, us))
-    end
-    if state then
-      -- Waiting for a limit it keeps its place in the queue, not the right to run.
-      if take_key(state) then
-        redis.call('HDEL', KEYS[9], 'taken_by')
-        lock_keep(KEYS[9], now, state.until_ms or now + ttl_ms)
+      if state then
+        -- Waiting for a limit it keeps its place in the queue, not the right to run.
+        lock_write('', nil)
       end
-    end
-    if wait then
       return {'parked', wait, 'limited'}
     end
+    item.stamp = string.format('%.0f', limits_charge(limits, token, us))
   end
   item.state, item.lane, item.spec = 'entered', ARGV[10], ARGV[19]
   item_write(KEYS, id, item)
@@ -142,23 +168,14 @@ if limited then
   redis.call('ZADD', KEYS[4], now + lease_ms, id)
 elseif woken then
   item_remove(KEYS, id)
-  redis.call('SET', KEYS[12], token, 'PX', BEGAN_MEMORY_MS)
+  redis.call('SET', KEYS[10], token, 'PX', BEGAN_MEMORY_MS)
 end
 
-local fence = 0
+local fence
 if state then
-  local lock = KEYS[9]
-  local until_ms = state.until_ms or now + ttl_ms
-  if take_key(state) and unique == 'finish' then
-    redis.call('HSET', lock, 'taken_by', token)
-  end
   if one_body then
-    local _, given = lease_acquire(KEYS[10], KEYS[11], token, 1, lease_ms, us)
-    fence = given
-    if state.token ~= token then
-      redis.call('HSET', lock, 'running_since_ms', now)
-    end
+    fence = state.token == token and state.fence or math.max(us, state.fence + 1)
   end
-  lock_keep(lock, now, until_ms)
+  lock_write(token, fence)
 end
-return {'run', fence, item.holder or ''}
+return {'run', fence or 0, item.holder or ''}

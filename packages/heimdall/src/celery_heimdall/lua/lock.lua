@@ -1,25 +1,27 @@
 --@include celery_toolkit_core:clock
---@include celery_toolkit_core:lease
 -- The lock of one key of unique tasks. Include file.
 --
--- Data model of one lock: three keys
+-- Data model of one lock: one key
 --   lock     HASH  queued_id, queued_attempt   the task that was accepted last and whose end frees the key
 --                  queued_until_ms             from here on the next one is accepted, whatever became of this one
 --                  reserved_until_ms           there from the reservation until the publish is confirmed: the lock ends
 --                                              here when the producer died between the two
 --                  taken_by                    the token that runs the queued task: the lock then ends with that lease,
 --                                              unless it is kept until its expiry
---                  running_since_ms            since when the body runs whose lease is in `running`
+--                  running                     who runs the body, by a token `<task id>/<delivery>`, until its lease ends
+--                  running_until_ms            the end of that lease
+--                  running_since_ms            since when the body runs
+--                  fence                       the last fence given out. The next is max(fence + 1, now in microseconds), so
+--                                              that it rises even when the hash has expired or is lost; it is kept only
+--                                              to bridge a clock that steps back
 --                  ended_id, ended_state       the task that ended last, so that its late copies are known as such
 --                  ended_attempt
 --                  owed                        ids, each between line ends: accepted tasks that lost the key to a later one
 --                                              before they had ended (their worker died, or the ttl passed). When they
 --                                              come back they are no duplicates: they run when no body does
 --                  label, task                 for people
---   running  ZSET  \  lease.lua with one permit: who runs the body, by a token `<task id>/<delivery>`
---   fences   HASH  /
--- The hash expires one more ttl after queued_until_ms, at the earliest ENDED_MEMORY_MS after the last change, and is kept
--- alive by the lease.
+-- The hash expires one more ttl after queued_until_ms, at the earliest ENDED_MEMORY_MS after the end of the lease and
+-- the last change.
 local ENDED_MEMORY_MS = 600000
 local OWED_MOST = 32
 
@@ -28,15 +30,20 @@ local function token_id(token)
 end
 
 -- What holds at `now`: {queued = id, until_ms, attempt, reserved, token, running = id, ends_ms, since_ms,
--- former = id that was accepted and has neither the key any more nor ended, owed, ended...}
-local function lock_read(lock, running, now)
+-- former = id that was accepted and has neither the key any more nor ended, owed, ended..., fence}; and as it is written,
+-- whether it holds or not: {queued_id, queued_until_ms, unconfirmed, taken_by, runner = token}
+local function lock_read(lock, now)
   local f = redis.call('HMGET', lock, 'queued_id', 'queued_until_ms', 'reserved_until_ms', 'queued_attempt',
-    'running_since_ms', 'ended_id', 'ended_state', 'ended_attempt', 'taken_by', 'owed')
-  local state = {ended = f[6], ended_state = f[7] or '', ended_attempt = tonumber(f[8] or 0), owed = f[10] or ''}
-  local runs = redis.call('ZRANGEBYSCORE', running, '(' .. now, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
-  if runs[1] then
-    state.token, state.ends_ms, state.since_ms = runs[1], tonumber(runs[2]), tonumber(f[5] or now)
-    state.running = token_id(runs[1])
+    'running_since_ms', 'ended_id', 'ended_state', 'ended_attempt', 'taken_by', 'owed', 'running', 'running_until_ms',
+    'fence')
+  local state = {
+    ended = f[6], ended_state = f[7] or '', ended_attempt = tonumber(f[8] or 0), owed = f[10] or '',
+    fence = tonumber(f[13] or 0), queued_id = f[1], queued_until_ms = f[2], unconfirmed = f[3], taken_by = f[9],
+    runner = f[11],
+  }
+  if f[11] and tonumber(f[12]) > now then
+    state.token, state.ends_ms, state.since_ms = f[11], tonumber(f[12]), tonumber(f[5])
+    state.running = token_id(f[11])
   end
   local until_ms, reserved_ms, taken = tonumber(f[2] or 0), tonumber(f[3] or nil), f[9]
   if f[1] and now < until_ms and not (reserved_ms and now >= reserved_ms) and (not taken or taken == state.token) then
@@ -64,9 +71,8 @@ local function lock_owe(lock, owed, id)
   end
 end
 
-local function lock_pay(lock, id)
-  local owed = redis.call('HGET', lock, 'owed')
-  if owed and lock_owes(owed, id) then
+local function lock_pay(lock, owed, id)
+  if lock_owes(owed, id) then
     local from, to = owed:find('\n' .. id .. '\n', 1, true)
     owed = owed:sub(1, from) .. owed:sub(to + 1)
     if owed == '\n' then
@@ -77,8 +83,9 @@ local function lock_pay(lock, id)
   end
 end
 
-local function lock_keep(lock, now, until_ms)
-  redis.call('PEXPIREAT', lock, math.max(2 * (until_ms or 0) - now, now + ENDED_MEMORY_MS))
+-- Let the hash live: `until_ms` is its queued_until_ms, `ends_ms` the end of the lease, each if there is one.
+local function lock_keep(lock, now, until_ms, ends_ms)
+  redis.call('PEXPIREAT', lock, math.max(2 * (until_ms or 0) - now, math.max(now, ends_ms or 0) + ENDED_MEMORY_MS))
 end
 
 -- The holder's end can be shared: it has ended in a way that left a result.

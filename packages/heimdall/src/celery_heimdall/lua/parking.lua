@@ -39,6 +39,20 @@ local function item_remove(keys, id)
   redis.call('ZREM', keys[4], id)
 end
 
+-- What the limits' refusal of a start comes to: ms until they may let it pass, nil when they do so now; and the place of
+-- the limit that ends the task instead. `strategies` has one letter for each limit: x raise, d drop, others wait.
+local function limits_refusal(blocked, strategies)
+  local wait, ends
+  for _, one in ipairs(blocked) do
+    wait = math.max(wait or 1, one[2] < 0 and 1000 or math.ceil(one[2] / 1000))
+    local strategy = strategies:sub(one[1], one[1])
+    if strategy == 'x' and (not ends or strategies:sub(ends, ends) ~= 'x') or strategy == 'd' and not ends then
+      ends = one[1]
+    end
+  end
+  return wait, ends
+end
+
 -- The costs of a start, to be kept in its item; and back again, with {} for a start that costs nothing after all.
 local function limits_costs(limits)
   local costs = {}

@@ -1,12 +1,12 @@
 --@include celery_heimdall:lock
 -- Take a key for a task that is about to be published, or learn who has it. Data model: lock.lua.
--- KEYS  1 lock  2 running
+-- KEYS  1 lock
 -- ARGV  1 task id  2 attempt (0, or the number of the retry)  3 ttl in ms  4 reservation in ms  5 label  6 task name
 --       7 1: a second turn of the same task does not prolong the lock (until = expiry)
 -- Returns {1, 1 when it must be confirmed} | {0, holder's id, ms until the next one is accepted}
 local now = now_ms()
 local lock, id = KEYS[1], ARGV[1]
-local state = lock_read(lock, KEYS[2], now)
+local state = lock_read(lock, now)
 if state.queued and state.queued ~= id then
   return {0, state.queued, state.until_ms - now}
 end
@@ -17,11 +17,8 @@ if state.queued == id then
     until_ms = state.until_ms
   end
   redis.call('HSET', lock, 'queued_attempt', ARGV[2], 'queued_until_ms', math.max(until_ms, state.until_ms))
-  redis.call('HDEL', lock, 'taken_by')
-  if state.ended == id then
-    redis.call('HDEL', lock, 'ended_id')
-  end
-  lock_keep(lock, now, math.max(until_ms, state.until_ms))
+  redis.call('HDEL', lock, state.ended == id and 'ended_id' or 'taken_by', 'taken_by')
+  lock_keep(lock, now, math.max(until_ms, state.until_ms), state.ends_ms)
   return {1, state.reserved and 1 or 0}
 end
 if state.former and state.former ~= id then
@@ -29,9 +26,8 @@ if state.former and state.former ~= id then
 end
 redis.call('HSET', lock, 'queued_id', id, 'queued_attempt', ARGV[2], 'queued_until_ms', until_ms,
   'reserved_until_ms', now + tonumber(ARGV[4]), 'label', ARGV[5], 'task', ARGV[6])
-redis.call('HDEL', lock, 'taken_by')
-if state.ended == id then
-  redis.call('HDEL', lock, 'ended_id')
+if state.taken_by or state.ended == id then
+  redis.call('HDEL', lock, state.ended == id and 'ended_id' or 'taken_by', 'taken_by')
 end
-lock_keep(lock, now, until_ms)
+lock_keep(lock, now, until_ms, state.ends_ms)
 return {1, 1}

@@ -3,9 +3,10 @@
 --@include celery_toolkit_core:limits
 -- The body of a limited task is about to start: the strict decision. What was charged when it entered is moved to now,
 -- and when there is no room any more (it waited in the worker for too long) it goes back to the head of its lane.
--- KEYS  1-6 parking  7 lane of the limits  8 lock  9 running  10 began  then the limits'
--- ARGV  1 task id  2 token  3 limits' lane  4 spec of that lane  5 unique  6 1: one body at a time  then the limits'
--- Returns {'go', stamp of the start} | {'parked', ms} | {'stale'}
+-- KEYS  1-6 parking  7 lane of the limits  8 lock  9 began  then the limits'
+-- ARGV  1 task id  2 token  3 limits' lane  4 spec of that lane  5 unique  6 1: one body at a time
+--       7 the limits' strategies (parking.lua)  8 permille to wait longer than expected  then the limits'
+-- Returns {'go', stamp of the start} | {'parked', ms} | {'refused', place of the limit that ends it, ms} | {'stale'}
 local us = now_us()
 local now = math.floor(us / 1000)
 local id, token = ARGV[1], ARGV[2]
@@ -13,22 +14,25 @@ local item = item_read(KEYS, id)
 if not item or item.token ~= token or item.state ~= 'entered' then
   return {'stale'}
 end
-local limits = limits_read(KEYS, 11, ARGV, 7)
+local limits = limits_read(KEYS, 10, ARGV, 9)
 item.costs = limits_costs(limits)
 if item.stamp then
   limits_cost(limits, {})
   limits_settle(limits, item.stamp)
   limits_cost(limits, item.costs)
 end
-local wait
-if ARGV[6] == '1' and not lease_held(KEYS[9], token, now) then
-  wait = 1
-end
-for _, one in ipairs(limits_blocked(limits, token, us)) do
-  wait = math.max(wait or 1, one[2] < 0 and 1000 or math.ceil(one[2] / 1000))
+local wait, ends = limits_refusal(limits_blocked(limits, token, us), ARGV[7])
+if ARGV[6] == '1' and lock_read(KEYS[8], now).token ~= token then
+  wait, ends = wait or 1, nil
 end
 if wait then
   limits_release(limits, token, us)
+end
+if ends then
+  item_remove(KEYS, id)
+  return {'refused', ends, wait}
+elseif wait then
+  wait = math.ceil(wait * (1 + ARGV[8] / 1000))
   item.returned = token
   park(KEYS, KEYS[7], ARGV[3], ARGV[4], id, item, '', now + wait, now)
   return {'parked', wait}
@@ -36,7 +40,7 @@ end
 local stamp = limits_charge(limits, token, us)
 item_remove(KEYS, id)
 if item.parkings then
-  redis.call('SET', KEYS[10], token, 'PX', BEGAN_MEMORY_MS)
+  redis.call('SET', KEYS[9], token, 'PX', BEGAN_MEMORY_MS)
 end
 if ARGV[5] == 'start' and redis.call('HGET', KEYS[8], 'queued_id') == id then
   lock_owe(KEYS[8], redis.call('HGET', KEYS[8], 'owed') or '', id)

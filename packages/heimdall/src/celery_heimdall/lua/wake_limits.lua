@@ -4,7 +4,7 @@
 -- Wake as many tasks of a limits' lane as have room, first come first; each is charged now.
 -- KEYS  1-6 parking  7 lane  then the limits'
 -- ARGV  1 lane  2 most tasks  3 ms until a woken task that nobody takes up is parked again  4 delivery's name, unique
---       then the limits'
+--       5 permille to wait longer than expected  then the limits'
 -- Returns {ms until the next look or -1, task id, token, queue, message, ...}
 local us = now_us()
 local now = math.floor(us / 1000)
@@ -19,7 +19,7 @@ for turn = 1, tonumber(ARGV[2]) do
   if not item then
     redis.call('ZREM', KEYS[7], id)
   else
-    local limits = limits_read(KEYS, 8, ARGV, 5)
+    local limits = limits_read(KEYS, 8, ARGV, 6)
     limits_cost(limits, item.costs)
     local token = id .. '/' .. ARGV[4] .. '-' .. turn
     for _, one in ipairs(limits_blocked(limits, token, us)) do
@@ -34,7 +34,7 @@ for turn = 1, tonumber(ARGV[2]) do
     wake(KEYS, KEYS[7], id, item, token, tonumber(ARGV[3]), now, answer)
   end
 end
-wait = wait or 1
+wait = math.ceil((wait or 1) * (1 + ARGV[5] / 1000))
 lane_settle(KEYS, KEYS[7], ARGV[1], now + wait)
 answer[1] = redis.call('EXISTS', KEYS[7]) == 1 and wait or -1
 return answer

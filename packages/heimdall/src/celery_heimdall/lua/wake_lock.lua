@@ -1,14 +1,14 @@
 --@include celery_heimdall:lock
 --@include celery_heimdall:parking
 -- Wake those who wait for a lock: everybody whose holder has ended, and the first who waits to run when nobody runs.
--- KEYS  1-6 parking  7 lane  8 lock  9 running
+-- KEYS  1-6 parking  7 lane  8 lock
 -- ARGV  1 lane  2 most tasks  3 ms until a woken task that nobody takes up is parked again  4 delivery's name, unique
 --       5 ms after which a body counts as hung
 -- Returns {ms until the next look or -1, task id, token, queue, message, ...}
 local now = now_ms()
 local answer = {-1}
 local hung_ms = tonumber(ARGV[5])
-local state = lock_read(KEYS[8], KEYS[9], now)
+local state = lock_read(KEYS[8], now)
 local free = not state.token or now >= state.since_ms + hung_ms
 local woken = 0
 for turn, id in ipairs(redis.call('ZRANGE', KEYS[7], 0, tonumber(ARGV[2]) - 1)) do
