@@ -84,7 +84,7 @@ class DeadLetterAdmin(admin.ModelAdmin):
         """One letter with its arguments and its traceback."""
         self._demand(self.has_view_permission(request))
         try:
-            found = next((letter for letter in dead_letters_of(current_app) if letter.id == task_id), None)
+            found = dead_letters_of(current_app).find(task_id)
         except _FORESEEN as error:
             messages.error(request, _sentence(error))
             return self._back()
