@@ -18,6 +18,7 @@ from .settings import PREFIX, ChainRouterSettings
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .partitions import Partitions
     from .router import ChainRouter
 
 
@@ -41,13 +42,17 @@ def settings_of(app: Any) -> ChainRouterSettings:
     return read_settings(ChainRouterSettings, PREFIX, app.conf.get)
 
 
-def key_space(settings: ChainRouterSettings) -> KeySpace:
-    """Where the ring lives in Redis."""
-    return KeySpace(settings.prefix, settings.ring)
+def key_space(settings: ChainRouterSettings, partitions: Partitions | None = None) -> KeySpace:
+    """Where the ring lives in Redis; workers that share out partitions are among themselves."""
+    return KeySpace(settings.prefix, f"{settings.ring}.{partitions.prefix}" if partitions else settings.ring)
 
 
-def membership_of(app: Any) -> Callable[[], Membership] | None:
+def membership_of(app: Any, partitions: Partitions | None = None) -> Callable[[], Membership] | None:
     """What connects to the shared membership; ``None`` when the application has no Redis or wants no discovery.
+
+    Args:
+        app: The application.
+        partitions: The queues of partition mode.
 
     Raises:
         InvalidParameter: A setting cannot be meant.
@@ -61,7 +66,7 @@ def membership_of(app: Any) -> Callable[[], Membership] | None:
         raise
     except ToolkitError:  # none of the four settings names a Redis
         return None
-    return lambda: Membership(connect(url), key_space(settings), lease=settings.lease)
+    return lambda: Membership(connect(url), key_space(settings, partitions), lease=settings.lease)
 
 
 @worker_init.connect(weak=False)

@@ -85,3 +85,13 @@ class BrokerNotSupported(ChainRouterError):
             f"mode='partition' needs a Redis or RabbitMQ broker, not {transport!r}; use mode='ring'",
             transport=transport,
         )
+
+
+class PartitionsNeedRedis(ChainRouterError):
+    """In partition mode the workers share the queues out among themselves, in a Redis."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "mode='partition' needs a Redis for the leases of its workers: set chain_router_redis_url, and leave "
+            "chain_router_discovery at True"
+        )

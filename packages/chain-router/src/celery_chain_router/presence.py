@@ -45,7 +45,8 @@ class Presence:
         self._holder = f"{hostname} (pid {os.getpid()})"
         self._weight = weight
         self._companions = companions
-        self._token = uuid4().hex
+        #: Identifies this process.
+        self.token = uuid4().hex
 
     def join(self, names: Sequence[str], *, slots: bool, waiting: Callable[[WorkerNameTaken], None]) -> str:
         """Take the first free of `names`, or else a slot if wanted.
@@ -66,7 +67,7 @@ class Presence:
         while True:
             try:
                 self.name = self._membership.join(
-                    names, self._token, self._record(names[0] if names else ""), slots=SLOTS if slots else ""
+                    names, self.token, self._record(names[0] if names else ""), slots=SLOTS if slots else ""
                 ).name
                 return self.name
             except WorkerNameTaken as error:
@@ -90,17 +91,22 @@ class Presence:
             WorkerNameTaken: This process was taken for dead, and another has the name now.
         """
         traffic = self.traffic().record() if self.traffic else ""
-        joined = self._membership.join([self.name], self._token, self._record(self.name), traffic=traffic)
+        joined = self._membership.join([self.name], self.token, self._record(self.name), traffic=traffic)
         if joined.fresh:
             event(logger, logging.WARNING, "chain_router_rejoined", name=self.name)
 
     def drain(self) -> None:
         """Say that this worker ends soon and wants no new keys."""
-        self._membership.drain(self.name, self._token)
+        self._membership.drain(self.name, self.token)
 
     def leave(self) -> None:
         """Give the name back."""
-        self._membership.leave(self.name, self._token)
+        self._membership.leave(self.name, self.token)
+
+    @property
+    def record(self) -> str:
+        """What this worker says of itself."""
+        return self._record(self.name)
 
     def _record(self, name: str) -> str:
         return Member(name, "up", self._weight, self._holder, tuple(self._companions(name))).record()

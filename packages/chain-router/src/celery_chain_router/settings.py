@@ -25,6 +25,8 @@ class ChainRouterSettings:
         weight: A worker's share of the keys against a worker of weight 1.
         top_keys: How many of its hottest keys a worker tells of, 0 to 1,000; see ``celery chain-router top-keys``.
         discovery: Whether workers join by themselves and the membership is shared.
+        grace: In partition mode, seconds for which the partitions of a worker that was stopped wait for one of its name
+            to come back, before others take them over; 0 for no waiting.
     """
 
     redis_url: str | None = setting(None, text)
@@ -34,3 +36,4 @@ class ChainRouterSettings:
     weight: float = setting(1.0, lambda _, value: weight(value))
     top_keys: int = setting(20, lambda name, value: count(name, value, least=0, most=1000))
     discovery: bool = setting(True, flag)
+    grace: float = setting(10.0, lambda name, value: seconds(name, value, zero=True))

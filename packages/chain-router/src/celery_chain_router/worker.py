@@ -18,8 +18,8 @@ from celery_toolkit_core.keeper import Elected, Keeper
 from celery_toolkit_core.leases import Leases
 from celery_toolkit_core.log import event
 
-from .discovery import find_router, settings_of
-from .errors import WorkerNameTaken
+from .discovery import find_router, membership_of, settings_of
+from .errors import PartitionsNeedRedis, WorkerNameTaken
 from .membership import Member
 from .names import weight, worker_name
 from .orphans import Orphans
@@ -30,6 +30,7 @@ from .traffic import TrafficCounter
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from .partitions import Partitions
     from .router import ChainRouter
 
 logger = logging.getLogger(__name__)
@@ -51,6 +52,9 @@ def enter(worker: Any, router: ChainRouter) -> None:
         ToolkitError: The name is taken, a setting cannot be meant, or the older distribution is installed as well.
     """
     refuse_both("celery-toolkit-chain-router", "celery-chain-router")
+    if router.partitions is not None:
+        _enter_partitions(worker, router, router.partitions)
+        return
     sharing = router.attach(worker.app)
     wanted = _wanted_names(worker, router)
     if wanted is None:
@@ -81,6 +85,24 @@ def enter(worker: Any, router: ChainRouter) -> None:
     install(worker.app, RingStep)
 
 
+def _enter_partitions(worker: Any, router: ChainRouter, partitions: Partitions) -> None:
+    from . import partition_worker
+
+    wanted = _wanted_names(worker, router)
+    if wanted is None:
+        return
+    connect = membership_of(worker.app, partitions)
+    if connect is None:
+        raise PartitionsNeedRedis
+    membership = connect()
+    names, slots = wanted
+    presence = Presence(membership, worker.hostname, _weight(worker.app), lambda _: ())
+    presence.join(names, slots=slots, waiting=_say_waiting)
+    _keep_to_usual_queues(worker)
+    worker.app.amqp.queues.deselect(partitions.prefix)
+    partition_worker.enter(worker, router, presence, membership)
+
+
 def _wanted_names(worker: Any, router: ChainRouter) -> tuple[Sequence[str], bool] | None:
     """(names in order of preference, whether a free slot will do); ``None`` when this worker stays off the ring.
 
@@ -91,6 +113,11 @@ def _wanted_names(worker: Any, router: ChainRouter) -> tuple[Sequence[str], bool
         return [worker_name(slot)], False
     selected = worker.app.amqp.queues._consume_from
     node = worker.hostname.partition("@")[0]
+    if router.partitions is not None and selected is not None:
+        # There the prefix stands for whatever partitions it gets.
+        if router.partitions.prefix not in selected:
+            return None
+        selected = None
     if node != "celery":
         return ([worker_name(node)], False) if selected is None or node in selected else None
     return (router.registered, True) if selected is None else None
