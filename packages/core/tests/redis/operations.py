@@ -1,16 +1,10 @@
 """Every public operation of the Redis structures, for tests that disturb each of them in the same way.
 
-Run as a program it is the place where children are forked and killed: it reads one order per line from standard input
-(JSON: ``url``, ``operation``, ``data``, ``nth``, ``moment``) and answers with one line, whether the child was killed.
+Run as a program it is the place where children are forked and killed.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import select
-import signal
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -22,6 +16,7 @@ from celery_toolkit_core.delayed import Delayed
 from celery_toolkit_core.keys import KeySpace
 from celery_toolkit_core.leases import Lease, Leases
 from celery_toolkit_core.limits import Concurrency, Limiter, RateLimit
+from celery_toolkit_testkit.interruptions import serve
 
 RATE = RateLimit((3, 3600.0), name="rate")
 SLOTS = Concurrency(2, name="slots", ttl=3600.0)
@@ -134,42 +129,5 @@ OPERATIONS: dict[str, Operation] = {
 }
 
 
-class DeadlyConnection(redis.Connection):
-    """Ends its process, as ``kill -9`` does, before the nth command is sent or after its reply has come.
-
-    The greeting of a new connection is not counted: it reaches nothing of ours.
-    """
-
-    nth = 0
-    moment = ""
-    sent = 0
-
-    def send_packed_command(self, command: Any, check_health: bool = True) -> None:
-        cls = type(self)
-        cls.sent += bool(cls.sent) or b"EVALSHA" in b"".join(command)
-        if cls.sent == cls.nth and cls.moment == "before":
-            os.kill(os.getpid(), signal.SIGKILL)
-        super().send_packed_command(command, check_health=check_health)
-        if cls.sent == cls.nth and cls.moment == "after":
-            select.select([self._sock], [], [])
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
-def main() -> None:
-    for line in sys.stdin:
-        order = json.loads(line)
-        pid = os.fork()
-        if pid == 0:
-            DeadlyConnection.nth, DeadlyConnection.moment = order["nth"], order["moment"]
-            client = redis.Redis(
-                connection_pool=redis.ConnectionPool.from_url(order["url"], connection_class=DeadlyConnection)
-            )
-            OPERATIONS[order["operation"]].act(World(client), order["data"])
-            os._exit(0)
-        _, status = os.waitpid(pid, 0)
-        assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, f"the child failed: {status}"
-        print(json.dumps(os.WIFSIGNALED(status)), flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    serve(lambda client, operation, data: OPERATIONS[operation].act(World(client), data))

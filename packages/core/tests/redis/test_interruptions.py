@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import runpy
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,41 +15,18 @@ from redis.retry import Retry
 from celery_toolkit_core.leases import Lease, Leases
 from celery_toolkit_core.local_server import LocalServer
 from celery_toolkit_testkit import eventually
+from celery_toolkit_testkit.interruptions import Forge
 
 PROGRAM = Path(__file__).with_name("operations.py")
 _program = runpy.run_path(str(PROGRAM))
 OPERATIONS, World = _program["OPERATIONS"], _program["World"]
 NOTHING_CHANGES = {"lease renew", "limits refuse", "limits renew"}  # but the end of a lease, which `seen` leaves out
 
-Kill = Callable[[str, Any, int, str], bool]
-
 
 @pytest.fixture(scope="module")
-def forge() -> Iterator[subprocess.Popen[str]]:
-    """A process without threads that forks the victims."""
-    with subprocess.Popen(
-        [sys.executable, str(PROGRAM)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        yield process
-        assert process.stdin is not None
-        process.stdin.close()
-        process.wait(30)
-
-
-@pytest.fixture
-def kill(forge: subprocess.Popen[str], redis_server: LocalServer, redis_url: str) -> Kill:
-    """Runs an operation in a real process; True when it was killed, False when it came to its end before that."""
-
-    def run(operation: str, data: Any, nth: int, moment: str) -> bool:
-        # By host and port, whichever way `redis_url` takes: the victims' connections are of a class of their own.
-        order = {"url": redis_server.url, "operation": operation, "data": data, "nth": nth, "moment": moment}
-        assert forge.stdin is not None
-        assert forge.stdout is not None
-        forge.stdin.write(json.dumps(order) + "\n")
-        forge.stdin.flush()
-        return bool(json.loads(forge.stdout.readline()))
-
-    return run
+def forge(redis_server: LocalServer) -> Iterator[Forge]:
+    with Forge(PROGRAM, redis_server.url) as forge:
+        yield forge
 
 
 def undisturbed(name: str, client: redis.Redis) -> tuple[Any, Any, Any]:
@@ -66,7 +40,7 @@ def undisturbed(name: str, client: redis.Redis) -> tuple[Any, Any, Any]:
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_killed_before_or_after_any_command(name: str, kill: Kill, redis_client: redis.Redis) -> None:
+def test_killed_before_or_after_any_command(name: str, forge: Forge, redis_client: redis.Redis) -> None:
     """Wholly done or not at all at each of the points; done again with the same token, it is done once."""
     before, answer, after = undisturbed(name, redis_client)
     assert (before != after) is (name not in NOTHING_CHANGES)
@@ -77,7 +51,7 @@ def test_killed_before_or_after_any_command(name: str, kill: Kill, redis_client:
             world = World(redis_client)
             data = OPERATIONS[name].prepare(world)
             redis_client.script_flush()  # the victim meets a server that does not know the script yet
-            if not kill(name, data, nth, moment):
+            if not forge.kill(name, data, nth, moment):
                 break
             states.append(world.seen())
             assert states[-1] in (before, after), (moment, nth)
