@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from celery.app.task import Context
-from kombu.serialization import loads
+from kombu.serialization import loads, prepare_accept_content
 
 from celery_toolkit_core.celery.messages import StoredMessage
 
@@ -35,9 +35,8 @@ def tell_revoked(app: Celery, message: bytes, why: str) -> None:
 def _request_of(app: Celery, message: bytes) -> Context | None:
     try:
         stored = StoredMessage.from_bytes(message)
-        _, _, embedded = loads(
-            stored.body, stored.content_type, stored.content_encoding, accept=app.conf.accept_content
-        )
+        accept = prepare_accept_content(app.conf.accept_content)
+        _, _, embedded = loads(stored.body, stored.content_type, stored.content_encoding, accept=accept)
         own: dict[str, Any] = {
             "reply_to": stored.properties.get("reply_to"),
             "correlation_id": stored.properties.get("correlation_id"),

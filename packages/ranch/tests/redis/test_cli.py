@@ -3,15 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
-from pathlib import Path
-from uuid import uuid4
 
 import pytest
-from celery import Celery
-from celery.bin.celery import celery
-from click.testing import CliRunner
 
 from celery_ranch import Clients, audit, lru_task
 from celery_ranch.application import ranch_of
@@ -19,38 +12,12 @@ from celery_toolkit_testkit import eventually
 
 
 @pytest.fixture
-def task(celery_environment):
-    app = Celery("cli", broker=os.environ["CELERY_BROKER_URL"], set_as_current=False)
-
+def task(app):
     @lru_task(app, shared=False, name="cli.task")
     def task(text=None):
         pass
 
-    yield task
-    ranch_of(app).backlog.client.close()
-    app.close()
-
-
-@pytest.fixture
-def ranch(task, tmp_path, monkeypatch):
-    Path(tmp_path / "cli_app.py").write_text(
-        "import os\nfrom celery import Celery\napp = Celery('cli', broker=os.environ['CELERY_BROKER_URL'])\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-
-    def run(*arguments, app=("-A", "cli_app"), code=0):
-        done = CliRunner().invoke(celery, [*app, "ranch", *arguments])
-        assert done.exit_code == code, done.output
-        return done.output
-
-    yield run
-    sys.modules.pop("cli_app", None)
-
-
-def claim(task, lease=100.0):
-    backlog = ranch_of(task.app).backlog
-    (queue,) = backlog.queues()
-    return backlog.claim(queue, uuid4().hex, uuid4().hex, lease=lease, max_attempts=3)
+    return task
 
 
 def test_status_clients_and_show(ranch, task):
@@ -79,11 +46,11 @@ def test_an_operators_decisions(ranch, task):
     assert "above 0" in ranch("set-weight", "a", "0", code=1)
 
 
-def test_dead_tasks_are_listed_retried_and_dropped(ranch, task):
+def test_dead_tasks_are_listed_retried_and_dropped(ranch, app, task, claim):
     backlog = ranch_of(task.app).backlog
     for _ in range(2):
         task.lru_delay("a")
-        assert claim(task, lease=0.001).claimed
+        assert claim(app, lease=0.001)
         eventually(lambda: backlog.tend(max_attempts=1).dead)
     rows = json.loads(ranch("dead", "list", "--json"))
     assert [(row["lru_key"], row["why"]) for row in rows] == [("a", "attempts")] * 2
@@ -91,15 +58,6 @@ def test_dead_tasks_are_listed_retried_and_dropped(ranch, task):
     assert "1 of 2 decided" in ranch("dead", "drop", rows[0]["entry"], rows[1]["entry"])
     seen = audit(task.app)
     assert (seen["waiting"], seen["purged"], seen["dead"], seen["missing"]) == (1, 1, 0, 0)
-
-
-@pytest.mark.parametrize(
-    ("options", "state"), [({"countdown": 100}, "it is due at"), ({"lru_cost": 2}, "a worker has it, attempt 1")]
-)
-def test_explain_knows_what_is_scheduled_or_in_flight(ranch, task, options, state):
-    result = task.lru_apply_async("a", **options)
-    claim(task)
-    assert state in ranch("explain", result.id)
 
 
 def test_without_an_app_it_says_so(ranch):

@@ -16,14 +16,6 @@ from celery_toolkit_testkit import eventually
 
 
 @pytest.fixture
-def app(redis_url):
-    app = Celery("submit", broker=redis_url, backend=redis_url, set_as_current=False)
-    yield app
-    ranch_of(app).backlog.client.close()
-    app.close()
-
-
-@pytest.fixture
 def task(app):
     @lru_task(app, shared=False, name="submit.task", max_backlog=3, lru_cost=lambda data=None, **kw: len(data or "x"))
     def task(data=None, tags=None, expiry=None):
