@@ -18,7 +18,7 @@
 --   QUEUED     hash  queue -> number of waiting entries
 --   REISSUED   hash  queue -> when its missing tickets were issued last
 --   PROFILES   hash  client -> tags and custom data (opaque to scripts)
---   ACTIVE     zset  client, by the time of its last enqueue or claim
+--   ACTIVE     zset  client, by the time when it last began or ended to have work
 --   DEAD       zset  ids of entries that were lost with too many workers, by the time; entry and message stay stored
 --   QUARANTINE zset  ids of entries that could not be read, likewise
 --   HISTORY    list  the last tasks that ran, newest first: 'ended (ms) client queue waited (ms) ran (ms) cost'
@@ -47,9 +47,10 @@ local function digits(number, width)
   return string.format('%0' .. width .. '.0f', number)
 end
 
--- The first member of a lex set that begins with `prefix` and a colon.
+-- The first member of a lex set that begins with `prefix` and a colon, and the one after it.
 local function first(key, prefix)
-  return redis.call('ZRANGEBYLEX', key, '[' .. prefix .. ':', '(' .. prefix .. ';', 'LIMIT', 0, 1)[1]
+  local members = redis.call('ZRANGEBYLEX', key, '[' .. prefix .. ':', '(' .. prefix .. ';', 'LIMIT', 0, 2)
+  return members[1], members[2]
 end
 
 local function all(key, prefix)
@@ -118,11 +119,13 @@ end
 -- Put a client where it belongs in one queue after its work, its charge or its limits changed; `turn` is as it was
 -- stored, `v` and `last` what they are now. Who comes from idleness or from its own cap enters at the clock at the
 -- earliest: having waited for work, or for itself, earns no credit over the others.
-local function place(queue, client, record, turn, v, last)
+-- `waits` tells whether it has work, where that is known; `clock` the queue's clock.
+local function place(queue, client, record, turn, v, last, waits, clock)
   leave(queue, client, turn)
   local before = turn.state
   turn.v, turn.last = v or turn.v, last or turn.last
-  if not first(WAITING, queue .. ':' .. client) then
+  if waits == nil then waits = first(WAITING, queue .. ':' .. client) end
+  if not waits then
     turn.state = 'idle'
     redis.call('ZADD', IDLE, 0, idle_member(queue, client, turn))
   elseif blocked(record) then
@@ -131,7 +134,7 @@ local function place(queue, client, record, turn, v, last)
   else
     turn.state = 'ready'
     if before ~= 'ready' then
-      turn.v = math.max(turn.v, clock_of(queue))
+      turn.v = math.max(turn.v, clock or clock_of(queue))
       turn.since = bump('turns')
     end
     redis.call('ZADD', READY, 0, ready_member(queue, client, turn))
@@ -143,20 +146,29 @@ local function waiting_member(id, entry)
   return table.concat({ entry.q, entry.c, digits(entry.p, 3), digits(entry.o, 16), id }, ':')
 end
 
--- Put an entry into its client's line; one that comes back keeps its number and so stands at its head.
+-- Put an entry into its client's line; one that comes back keeps its number and so stands at its head. Returns how many
+-- wait in the queue then.
 local function line_up(id, entry, record)
   redis.call('ZADD', WAITING, 0, waiting_member(id, entry))
-  redis.call('HINCRBY', QUEUED, entry.q, 1)
-  place(entry.q, entry.c, record, turn_of(entry.q, entry.c))
+  local queued = redis.call('HINCRBY', QUEUED, entry.q, 1)
+  local turn = turn_of(entry.q, entry.c)
+  -- Who stands in the order between clients already stays where it is, however much more work comes.
+  if turn.state ~= 'ready' or blocked(record) then
+    place(entry.q, entry.c, record, turn, nil, nil, true)
+  end
+  return queued
 end
 
 -- Take an entry out of the in-flight set.
 local function take_off(id, entry)
   redis.call('ZREM', INFLIGHT, id)
-  if entry.ticket and redis.call('HGET', CLAIMS, entry.ticket) == id then
-    redis.call('HDEL', CLAIMS, entry.ticket)
-  end
+  if entry.ticket then redis.call('HDEL', CLAIMS, entry.ticket) end
   entry.ticket, entry.token, entry.started = nil, nil, nil
+end
+
+-- A client that has no work left is idle from now on.
+local function rest(client, record, now)
+  if record.n == 0 and record.r == 0 then redis.call('ZADD', ACTIVE, now, client) end
 end
 
 -- Put an entry aside, readable or not; a person decides what becomes of it.
@@ -172,7 +184,6 @@ end
 local function forget(id, now)
   redis.call('HDEL', MESSAGES, id)
   redis.call('HDEL', ENTRIES, id)
-  redis.call('ZREMRANGEBYSCORE', ENDED, '-inf', now - REPLAY_MS)
   redis.call('ZADD', ENDED, now, id)
 end
 

@@ -4,8 +4,8 @@
 -- KEYS  see backlog.lua
 -- ARGV  1 ticket id, 2 queue, 3 token, 4 lease (ms), 5 most attempts, 6 number of reports, 7... reports (settle.lua)
 -- returns  {state, late reports, tickets to issue (addressed), and when the state is 'claimed' also:
---           entry id, message, label, weight, attempts so far, weight function?, profile, time of the last claim (ms),
---           how long the task has waited (ms)}
+--           entry id, message, label, weight, attempts so far, weight function?, profile ('' without such a function),
+--           time of the last claim (ms), how long the task has waited (ms)}
 --   claimed  a task to run
 --   empty    nothing may run now: this ticket was surplus, or all that waits is held by pauses and caps
 --   alive    the ticket came a second time and what it claimed is in good hands
@@ -24,7 +24,7 @@ local late = settle(7, tonumber(ARGV[6]), now, wanted)
 local function claimed(id, entry, record, before)
   return {
     'claimed', late, addressed(wanted), id, redis.call('HGET', MESSAGES, id) or '', record.k, tostring(record.w),
-    entry.a, entry.fn and 1 or 0, redis.call('HGET', PROFILES, entry.c) or '', before or 0,
+    entry.a, entry.fn and 1 or 0, entry.fn and redis.call('HGET', PROFILES, entry.c) or '', before or 0,
     entry.taken - entry.at,
   }
 end
@@ -48,7 +48,7 @@ local function next_task()
     if not member then return nil end
     local client = string.sub(member, -32)
     local turn, record = turn_of(queue, client), client_of(client)
-    local head = first(WAITING, queue .. ':' .. client)
+    local head, second = first(WAITING, queue .. ':' .. client)
     if not head or blocked(record) then
       place(queue, client, record, turn)
     else
@@ -56,7 +56,7 @@ local function next_task()
       redis.call('ZREM', WAITING, head)
       redis.call('HINCRBY', QUEUED, queue, -1)
       local entry = entry_of(id)
-      if entry then return id, entry, client, record, turn end
+      if entry then return id, entry, client, record, turn, second ~= nil end
       -- What cannot be read is put aside where it is; nobody else's turn suffers.
       bury(id, nil, 'quarantined', now)
       record.n = math.max(0, record.n - 1)
@@ -66,7 +66,7 @@ local function next_task()
   end
 end
 
-local id, entry, client, record, turn = next_task()
+local id, entry, client, record, turn, waits = next_task()
 if not id then
   return { 'empty', late, addressed(wanted) }
 end
@@ -79,15 +79,17 @@ entry.taken = now
 record.n, record.r, record.t, record.s = math.max(0, record.n - 1), record.r + 1, now, record.s + 1
 redis.call('ZADD', INFLIGHT, now + lease_ms, id)
 redis.call('HSET', CLAIMS, ticket, id)
-redis.call('ZADD', ACTIVE, now, client)
 keep_entry(id, entry)
 keep_client(client, record)
-redis.call('HSET', CLOCKS, queue, digits(math.max(clock_of(queue), turn.v), 21))
-place(queue, client, record, turn, turn.v + entry.step, entry.turn)
+local clock = clock_of(queue)
+if turn.v > clock then
+  clock = turn.v
+  redis.call('HSET', CLOCKS, queue, digits(clock, 21))
+end
+place(queue, client, record, turn, turn.v + entry.step, entry.turn, waits, clock)
 
 -- Turns that the clock has passed say nothing any more.
-local clock = queue .. ':' .. digits(clock_of(queue), 21)
-local passed = redis.call('ZRANGEBYLEX', IDLE, '[' .. queue .. ':', '(' .. clock, 'LIMIT', 0, 2)
+local passed = redis.call('ZRANGEBYLEX', IDLE, '[' .. queue .. ':', '(' .. queue .. ':' .. digits(clock, 21), 'LIMIT', 0, 2)
 for _, member in ipairs(passed) do
   redis.call('ZREM', IDLE, member)
   redis.call('HDEL', TURNS, queue .. ':' .. string.sub(member, -32))

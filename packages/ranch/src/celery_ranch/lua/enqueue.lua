@@ -28,13 +28,11 @@ if admission == 'new' or admission == 'inside' then
   if record.n >= math.min(record.y or math.huge, tonumber(ARGV[14]) or math.huge) then return { 'full', record.n } end
 end
 if ARGV[13] ~= '' then record.w = tonumber(ARGV[13]) end
+if record.n == 0 then redis.call('ZADD', ACTIVE, now, client) end
 record.n = record.n + 1
-bump('submitted')
 redis.call('HSET', MESSAGES, id, message)
-redis.call('HSET', ADDRESSES, queue, address)
-redis.call('ZADD', ACTIVE, now, client)
 local entry = {
-  q = queue, c = client, cost = tonumber(ARGV[7]) or 'runtime', p = tonumber(ARGV[8]), o = bump('order'), a = 0,
+  q = queue, c = client, cost = tonumber(ARGV[7]) or 'runtime', p = tonumber(ARGV[8]), o = bump('submitted'), a = 0,
   id = ARGV[10], name = ARGV[11], fn = ARGV[12] == '1', at = now,
 }
 if admission == 'back' then
@@ -51,8 +49,10 @@ keep_entry(id, entry)
 keep_client(client, record)
 local delay = tonumber(ARGV[9])
 if delay > 0 then
+  redis.call('HSET', ADDRESSES, queue, address)
   redis.call('ZADD', SCHEDULED, now + delay, id)
   return { 'scheduled', record.n }
 end
-line_up(id, entry, record)
+-- The first of a queue tells where its tickets are published; one that comes back finds that told already.
+if line_up(id, entry, record) == 1 and entry.q == queue then redis.call('HSET', ADDRESSES, queue, address) end
 return { 'waiting', record.n, admission == 'back' and address or nil }

@@ -27,5 +27,8 @@ for index = 3, #ARGV do
   end
   if #purged >= most then break end
 end
-if #purged > 0 then keep_client(client, record) end
+if #purged > 0 then
+  rest(client, record, now)
+  keep_client(client, record)
+end
 return purged

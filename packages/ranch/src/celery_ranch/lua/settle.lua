@@ -80,7 +80,8 @@ local function settle_end(id, entry, outcome, seconds, now, wanted)
     line_up(id, entry, record)
     wanted[entry.q] = (wanted[entry.q] or 0) + 1
   end
-  unhold(entry.c, record, 1, wanted)
+  if record.x then unhold(entry.c, record, 1, wanted) end
+  rest(entry.c, record, now)
   keep_client(entry.c, record)
 end
 

@@ -30,7 +30,8 @@ local function recover(id, entry, now, most, wanted)
     line_up(id, entry, record)
     wanted[entry.q] = (wanted[entry.q] or 0) + 1
   end
-  unhold(entry.c, record, 1, wanted)
+  if record.x then unhold(entry.c, record, 1, wanted) end
+  rest(entry.c, record, now)
   keep_client(entry.c, record)
   return fate
 end

@@ -38,6 +38,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', SCHEDULED, '-inf', now, 'LIMIT',
   end
 end
 
+redis.call('ZREMRANGEBYSCORE', ENDED, '-inf', now - REPLAY_MS)
 for index = 5, #ARGV do redis.call('HSET', SERVED, ARGV[index], now) end
 for index = 5, 4 + tonumber(ARGV[4]) do
   local queue = ARGV[index]
