@@ -10,6 +10,8 @@ import click
 from celery_toolkit_core.celery.cli import Group, json_option, pass_app, show
 
 if TYPE_CHECKING:
+    from typing import TextIO
+
     from celery import Celery
 
     from .backlog import Backlog
@@ -180,6 +182,50 @@ def metrics(app: Celery, port: int | None, clients: bool) -> None:
         return
     _, thread = start_http_server(port, registry=registry)
     thread.join()
+
+
+@ranch.command()
+@pass_app
+def trace(app: Celery) -> None:
+    """Print the last tasks that ran, for 'simulate'."""
+    from .traces import recorded
+
+    for line in recorded(app, _backlog(app)):
+        click.echo(line)
+
+
+@ranch.command()
+@click.argument("trace", type=click.File(), required=False)
+@click.option("--workers", default=4, show_default=True, help="How many tasks run at a time.")
+@click.option("--plot", type=click.Path(dir_okay=False, writable=True), help="Draw who waits how long, as SVG.")
+@json_option
+@pass_app
+def simulate(app: Celery, trace: TextIO | None, workers: int, plot: str | None, as_json: bool) -> None:
+    """Replay a trace: who waits how long in one line for all, by turns, and by weight and running time.
+
+    TRACE is a file as 'celery ranch trace' prints it; without one, a bulk import and four people are made up. The
+    scripts that decide are those of the workers; they run on the application's Redis, under keys of their own.
+    """
+    from pathlib import Path
+
+    from celery_toolkit_core.parameters import count
+
+    from .application import ranch_of
+    from .pictures import picture, rows_of
+    from .simulation import POLICIES
+    from .simulation import simulate as replay_trace
+    from .traces import example, read_trace
+
+    tasks = example() if trace is None else read_trace(trace)
+    client, prefix = _backlog(app).client, ranch_of(app).settings.redis_prefix
+    count("workers", workers)
+    runs = {policy: replay_trace(client, prefix, tasks, policy, workers=workers) for policy in POLICIES}
+    rows = [{"policy": policy, **row} for policy, waits in runs.items() for row in rows_of(waits)]
+    show(rows, as_json=as_json)
+    if plot is not None:
+        title = f"{len(tasks)} tasks, {workers} at a time: each bar is a task that waits"
+        Path(plot).write_text(picture(title, runs), encoding="utf-8")
+        click.echo(f"drawn: {plot}", err=True)
 
 
 @ranch.command()
