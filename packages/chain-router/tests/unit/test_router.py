@@ -103,6 +103,13 @@ def test_keys_of_different_types_are_distinct_and_stable():
         ({"persistent_file": ""}, "persistent_file"),
         ({"persistent_file": 3}, "persistent_file"),
         ({"reset_persistent": "yes"}, "reset_persistent"),
+        ({"balance": 1.03}, "balance"),
+        ({"balance": 2.1}, "balance"),
+        ({"balance": "even"}, "balance"),
+        ({"balance": True}, "balance"),
+        ({"balance": float("nan")}, "balance"),
+        ({"balance": 1.1, "virtual_nodes": 200}, "balance"),
+        ({"balance": 1.1, "mode": "partition"}, "balance"),
         ({"hash": "md5"}, "hash"),
         ({"mode": "rings"}, "mode"),
     ],
@@ -126,6 +133,19 @@ def test_a_weight_without_bound_is_refused(weight):
     with pytest.raises(InvalidParameter, match="weight"):
         router.register_worker("w1", weight=weight)
     assert router.worker_positions == {}
+
+
+def test_the_balance_that_was_asked_for_is_kept():
+    """The busiest of ten workers owns at most so many times its fair share, whatever their names are."""
+    for balance, rounds in ((1.1, 6), (1.05, 1)):
+        for number in range(rounds):
+            names = [f"host-{number}-{each}" for each in range(10)]
+            router = make(*names, balance=balance)
+            assert max(router.ring.shares().values()) * 10 <= balance
+            keys = [router.get_worker_for_key(key) for key in KEYS]
+            assert router.unregister_worker(names[0])
+            moved = {before for before, key in zip(keys, KEYS, strict=True) if before != router.get_worker_for_key(key)}
+            assert moved == {names[0]}
 
 
 def test_points_are_bounded_by_the_product():
