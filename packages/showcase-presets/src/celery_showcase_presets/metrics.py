@@ -200,6 +200,11 @@ class Exporter:
         """The port on which it listens."""
         return int(self._server.server_port)
 
+    @property
+    def online(self) -> int:
+        """How many workers it hears."""
+        return self._events.online()
+
     def start(self) -> None:
         """Listen for workers and for whoever scrapes.
 

@@ -12,6 +12,11 @@ from celery_toolkit_core.celery.cli import Command
 
 @click.command(cls=Command)
 @click.option("--no-input", is_flag=True, help="Do not wait for a key between chapters.")
+@click.option("--loop", type=int, default=12, show_default=True, help="How many chains the bulk chapter sends.")
+@click.option(
+    "--delay", type=float, default=0.2, show_default=True, help="Seconds that each of their heavy tasks takes."
+)
+@click.option("--only", metavar="CHAPTER", multiple=True, help="Only this chapter, by name or number; may be repeated.")
 @click.option(
     "--output",
     type=click.Path(file_okay=False, path_type=Path),
@@ -19,18 +24,19 @@ from celery_toolkit_core.celery.cli import Command
     show_default=True,
     help="Folder of the page with the pictures.",
 )
-def tour(no_input: bool, output: Path) -> None:
+def tour(no_input: bool, loop: int, delay: float, only: tuple[str, ...], output: Path) -> None:
     """See each piece do its job, on real workers and a real server.
 
     Uses REDIS_URL, else a server on the default port under a prefix of its own, else a private one. Ends with exit code
     1 when an effect that it promised did not happen.
     """
+    from ..tour.plan import Plan
     from ..tour.run import run
     from ..tour.screen import screen
 
     interactive = not no_input and sys.stdin.isatty() and sys.stdout.isatty()
     try:
-        run(screen(), output, _wait_for_key if interactive else _go_on)
+        run(screen(), output, Plan(loop, delay, only), _wait_for_key if interactive else _go_on)
     except KeyboardInterrupt:
         raise SystemExit(130) from None
 

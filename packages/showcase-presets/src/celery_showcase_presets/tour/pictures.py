@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -71,10 +72,59 @@ def steps(series: Mapping[str, Sequence[tuple[float, int]]], caption: str, *, li
         names.append(f'<li><i class="limit"></i>limit {limit}</li>')
     return _figure(
         caption,
-        f'<div class="gantt"><div class="name top">{top}</div><div><svg viewBox="0 0 100 40" preserveAspectRatio="none"'
+        f'<div class="gantt"><div class="name top">{top}</div><div class="stairs"><svg viewBox="0 0 100 40" preserveAspectRatio="none"'
         f' role="img" aria-label="{escape(caption)}">{"".join(paths)}</svg></div><div></div>{_axis(span)}</div>'
         f'<ul class="legend">{"".join(names)}</ul>',
     )
+
+
+def rings(states: Mapping[str, tuple[Mapping[str, Sequence[int]], Mapping[str, tuple[int, str]]]], caption: str) -> str:
+    """Rings side by side, with a colour for each worker, and on each ring the keys at their places.
+
+    Args:
+        states: Title -> (worker -> its positions, key -> its position and the worker that has it); positions are below
+            2**64, one turn of the circle.
+        caption: What is seen.
+    """
+    workers = sorted({name for positions, _ in states.values() for name in positions})
+    keys = sorted({key for _, owned in states.values() for key in owned})
+    number_of = {key: str(number) for number, key in enumerate(keys, 1)}
+    drawings = []
+    for title, (positions, owned) in states.items():
+        arcs = "".join(
+            f'<path class="w{workers.index(name) % _COLOURS}" d="{_arc(begin, end)}"/>'
+            for begin, end, name in _stretches(positions)
+        )
+        dots = "".join(
+            f"<g><title>{escape(f'{key}: {worker}')}</title>{_dot(at, number_of[key], workers.index(worker) % _COLOURS)}</g>"
+            for key, (at, worker) in owned.items()
+        )
+        drawings.append(
+            f'<div class="ring"><svg viewBox="-110 -110 220 220" role="img" aria-label="{escape(title)}">{arcs}{dots}'
+            f'<text class="title" y="5">{escape(title)}</text></svg></div>'
+        )
+    last = list(states.values())[-1][1]
+    named = "".join(
+        f'<li><b class="number">{number_of[key]}</b>{escape(key)}: worker {escape(last[key][1])}</li>'
+        for key in keys
+        if key in last
+    )
+    legend = "".join(f'<li><i class="c{n % _COLOURS}"></i>worker {escape(name)}</li>' for n, name in enumerate(workers))
+    return _figure(
+        caption,
+        f'<div class="rings">{"".join(drawings)}</div><ul class="legend">{legend}</ul><ul class="legend keys">{named}</ul>',
+    )
+
+
+def table(rows: Iterable[tuple[str, str]], caption: str) -> str:
+    """Names and figures."""
+    lines = "".join(f"<tr><td>{escape(name)}</td><td>{escape(figure)}</td></tr>" for name, figure in rows)
+    return _figure(caption, f"<table>{lines}</table>")
+
+
+def most_in_window(times: Sequence[float], length: float) -> int:
+    """The most of `times` that lie in any window of `length` seconds; 0 where there are none."""
+    return max((count for _, count in in_window(times, length)), default=0)
 
 
 def in_window(times: Sequence[float], length: float) -> list[tuple[float, int]]:
@@ -98,6 +148,48 @@ def _bar(run: Run, sent: Mapping[str, float], begin: float, end: float, colour: 
     waited = f", waited {run.start - sent[run.task_id]:.2f} s" if run.task_id in sent else ""
     tip = escape(f"{run.client}: {run.task}{waited}, ran {stop - run.start:.2f} s")
     return f'<i class="c{colour}" style="left:{left:.2f}%;width:{width:.2f}%" title="{tip}"></i>'
+
+
+_TURN = 2**64
+_INNER, _OUTER, _KEYS = 72.0, 92.0, 58.0  # of a drawing that reaches from -110 to 110
+
+
+def _stretches(positions: Mapping[str, Sequence[int]]) -> Iterator[tuple[float, float, str]]:
+    """(from, to, owner) in turns of the circle; a point owns what lies before it, neighbours of one owner are one."""
+    points = sorted((point / _TURN, name) for name, found in positions.items() for point in found)
+    if not points:
+        return
+    begin = points[-1][0] - 1
+    for number, (at, name) in enumerate(points):
+        if number + 1 < len(points) and points[number + 1][1] == name:
+            continue
+        yield begin, at, name
+        begin = at
+
+
+def _place(turn: float, radius: float) -> str:
+    angle = 2 * math.pi * turn
+    return f"{radius * math.sin(angle):.2f},{-radius * math.cos(angle):.2f}"
+
+
+def _arc(begin: float, end: float) -> str:
+    # Two halves: one arc cannot go all the way round.
+    middle = (begin + end) / 2
+    out = f"A{_OUTER:g},{_OUTER:g},0,0,1,"
+    back = f"A{_INNER:g},{_INNER:g},0,0,0,"
+    return (
+        f"M{_place(begin, _OUTER)}{out}{_place(middle, _OUTER)}{out}{_place(end, _OUTER)}"
+        f"L{_place(end, _INNER)}{back}{_place(middle, _INNER)}{back}{_place(begin, _INNER)}Z"
+    )
+
+
+def _dot(position: int, number: str, colour: int) -> str:
+    turn = position / _TURN
+    x, y = _place(turn, _KEYS).split(",")
+    return (
+        f'<path class="spoke" d="M{_place(turn, _KEYS)}L{_place(turn, _OUTER + 6)}"/>'
+        f'<circle class="f{colour}" cx="{x}" cy="{y}" r="8.5"/><text x="{x}" y="{float(y) + 3.5:.2f}">{number}</text>'
+    )
 
 
 def _axis(span: float) -> str:

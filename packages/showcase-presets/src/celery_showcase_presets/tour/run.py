@@ -18,21 +18,23 @@ from celery_toolkit_core.local_server import discover
 
 from ..errors import EffectMissing, PieceMissing
 from .place import Place
+from .plan import Plan
 from .report import Told, write
 from .trace import Trace
 
 if TYPE_CHECKING:
     from .screen import Plain
 
-_PIECES = ("celery_heimdall", "celery_ranch", "celery_chain_router")
+_PIECES = ("celery_heimdall", "celery_ranch", "celery_chain_router", "prometheus_client")
 
 
-def run(screen: Plain, output: Path, pause: Callable[[], None] = lambda: None) -> Path:
+def run(screen: Plain, output: Path, plan: Plan | None = None, pause: Callable[[], None] = lambda: None) -> Path:
     """Play all chapters and write the page; nothing else stays behind.
 
     Args:
         screen: Where the tour is shown.
         output: The folder of the page.
+        plan: What the visitor has chosen.
         pause: Called before each chapter.
 
     Returns:
@@ -40,6 +42,7 @@ def run(screen: Plain, output: Path, pause: Callable[[], None] = lambda: None) -
 
     Raises:
         PieceMissing: A leaf is not installed.
+        InvalidParameter: The plan names no chapter.
         RedisUnavailable: ``REDIS_URL`` is set and nothing answers there.
         EffectMissing: A promise was broken; the page is written all the same.
     """
@@ -59,7 +62,7 @@ def run(screen: Plain, output: Path, pause: Callable[[], None] = lambda: None) -
         stack.callback(place.remove_keys)
         described = _describe(server.url)
         screen.say(f"Redis: {described}, {server.origin}")
-        broken = _play(screen, place, told, stack, pause)
+        broken = _play(screen, place, told, stack, pause, plan or Plan())
         # The workers first, then the keys, the folder and the server.
     page = write(output, told, described, time.monotonic() - begin)
     _summary(screen, told, page, time.monotonic() - begin)
@@ -69,23 +72,24 @@ def run(screen: Plain, output: Path, pause: Callable[[], None] = lambda: None) -
 
 
 def _play(
-    screen: Plain, place: Place, told: list[Told], stack: ExitStack, pause: Callable[[], None]
+    screen: Plain, place: Place, told: list[Told], stack: ExitStack, pause: Callable[[], None], plan: Plan
 ) -> EffectMissing | None:
     # Only here: the application reads its place from the environment.
     from .app import app
-    from .chapters import CHAPTERS
+    from .chapters import chosen
     from .stage import Stage
     from .workers import Crew
 
+    chapters = chosen(plan.only)
     app.set_current()
     app.loader.import_default_modules()
     stack.callback(app.close)
     crew = stack.enter_context(Crew(place))
     sent: dict[str, float] = {}
-    for number, chapter in enumerate(CHAPTERS, 1):
+    for number, chapter in chapters:
         pause()
         screen.chapter(number, chapter.title, chapter.promise)
-        stage = Stage(app, crew, Trace(place.trace_path), screen, sent=sent)
+        stage = Stage(app, crew, Trace(place.trace_path), screen, plan, sent=sent)
         begin = time.monotonic()
         pictures: list[str] = []
         broken: EffectMissing | None = None
@@ -95,7 +99,16 @@ def _play(
             broken = error
         seconds = time.monotonic() - begin
         told.append(
-            Told(chapter.title, chapter.promise, seconds, stage.kept, pictures, str(broken) if broken else None)
+            Told(
+                number=number,
+                title=chapter.title,
+                promise=chapter.promise,
+                seconds=seconds,
+                kept=stage.kept,
+                pictures=pictures,
+                highlights=stage.highlights,
+                broken=str(broken) if broken else None,
+            )
         )
         if broken is not None:
             return broken
@@ -104,8 +117,8 @@ def _play(
 
 def _summary(screen: Plain, told: list[Told], page: Path, seconds: float) -> None:
     screen.say("")
-    for number, chapter in enumerate(told, 1):
-        screen.say(f"{chapter.seconds:5.1f} s  {number}. {chapter.title}")
+    for chapter in told:
+        screen.say(f"{chapter.seconds:5.1f} s  {chapter.number}. {chapter.title}")
     screen.say(f"{seconds:5.1f} s  in all; the pictures: {page}")
 
 

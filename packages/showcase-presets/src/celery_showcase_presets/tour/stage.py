@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from celery import states
 
 from ..errors import EffectMissing
+from .plan import Plan
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -31,15 +32,32 @@ class Stage:
     Attributes:
         kept: The promises of this chapter that came true.
         sent: Task id -> when it was sent, by the clock of the trace.
+        highlights: Figures for the head of the page, each with what it means.
     """
 
     app: Celery
     crew: Crew
     trace: Trace
     screen: Plain
+    plan: Plan = field(default_factory=Plan)
     patience: float = PATIENCE
     kept: list[str] = field(default_factory=list)
     sent: dict[str, float] = field(default_factory=dict)
+    highlights: list[tuple[str, str]] = field(default_factory=list)
+
+    def highlight(self, figure: str, meaning: str) -> None:
+        """A figure for the head of the page."""
+        self.highlights.append((figure, meaning))
+
+    def have(self, *names: str) -> None:
+        """Start those of these workers that no chapter before has started, and wait until all are ready.
+
+        Raises:
+            EffectMissing: One of them does not come.
+        """
+        self.crew.start(*names)
+        if not self._ready(names):
+            self.wait(f"{_listed(names)} ready", lambda: self._ready(names))
 
     def send(self, send: Callable[..., AsyncResult[Any]], *args: Any, **kwargs: Any) -> tuple[str, ...]:
         """Call ``task.delay`` or the like and note when; the ids of the task, or of a chain's tasks, the last first.
@@ -119,8 +137,23 @@ class Stage:
         """Seconds between the sending of a task and the start of its body."""
         return run.start - self.sent[run.task_id]
 
+    def _ready(self, names: Iterable[str]) -> bool:
+        return set(names) <= {line["worker"] for line in self.trace.lines("ready")}
+
     def _final_state(self, task_id: str) -> str:
         end = time.monotonic() + 10.0
         while (state := self.app.backend.get_state(task_id)) not in states.READY_STATES and time.monotonic() < end:
             time.sleep(_POLL)
         return str(state)
+
+
+def places(runs: Iterable[Run]) -> dict[str, set[str]]:
+    """Client -> the workers on which its tasks ran."""
+    found: dict[str, set[str]] = {}
+    for run in runs:
+        found.setdefault(run.client, set()).add(run.worker)
+    return found
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"worker {names[0]} is" if len(names) == 1 else f"workers {', '.join(names)} are"

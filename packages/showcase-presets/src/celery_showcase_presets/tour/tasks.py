@@ -62,6 +62,18 @@ def report(self: Any, client: str, seconds: float = 1.0) -> str:
         return f"report for {client}"
 
 
+#: Of `call_api`: never more starts than this in any second, over all workers.
+CALLS_PER_SECOND = 5
+
+
+@shared_task(base=UniqueHeavyTask, bind=True, name="heavy.call_api", heimdall={"times": CALLS_PER_SECOND, "per": 1})
+def call_api(self: Any, client: str) -> str:
+    """Call somebody who allows so many calls a second."""
+    with recorded(self, client):
+        time.sleep(0.05)
+        return client
+
+
 @shared_task(base=HeavyTask, bind=True, name="heavy.export")
 def export(self: Any, client: str, seconds: float) -> str:
     """Wait in line with everybody else."""

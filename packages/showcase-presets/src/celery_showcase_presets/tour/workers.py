@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 _QUIET = ("--without-gossip", "--without-mingle", "--without-heartbeat")
 
 
+#: Node name -> the role of its application, and how many processes it has.
+WORKERS = {"light": ("light", 2), "heavy": ("heavy", 2), "a": ("ring", 1), "b": ("ring", 1), "c": ("ring", 1)}
+
+
 class Worker:
     """One prefork worker in a session of its own.
 
@@ -93,9 +97,11 @@ class Crew:
         self._place = place
         self.workers: dict[str, Worker] = {}
 
-    def start(self, name: str, role: str, concurrency: int) -> None:
-        """Start a worker and return at once."""
-        self.workers[name] = Worker(self._place, name, role, concurrency)
+    def start(self, *names: str) -> None:
+        """Start those of the `WORKERS` that are not there yet, and return at once."""
+        for name in names:
+            if name not in self.workers:
+                self.workers[name] = Worker(self._place, name, *WORKERS[name])
 
     def kill(self, name: str) -> None:
         """End a worker as ``kill -9`` does; it is no longer of the crew."""
