@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from dataclasses import dataclass
 from html import escape
@@ -12,7 +13,7 @@ from .standings import percentile
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_WIDTH, _LEFT, _RIGHT = 920, 130, 190
+_WIDTH, _LEFT, _RIGHT = 920, 130, 220
 _ROW, _BAR, _HEAD, _GAP = 20, 10, 30, 26
 _PLOT = _WIDTH - _LEFT - _RIGHT
 #: The client with most tasks, and everybody else; told apart with any kind of sight.
@@ -57,7 +58,7 @@ def picture(title: str, runs: Mapping[Any, Sequence[Wait]]) -> str:
         top += 8
         parts += [_row(client, mine, top + _ROW * index, end, index) for index, (client, mine) in enumerate(rows)]
         top += _ROW * len(rows) + _GAP
-    axis = [_tick(end * part / 5, end, top - _GAP + 6) for part in range(6)]
+    axis = [_tick(seconds, end, top - _GAP + 6) for seconds in _ticks(end)]
     height = top + 14
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" viewBox="0 0 {_WIDTH} {height}" '
@@ -105,6 +106,13 @@ def _row(client: str, waits: list[Wait], top: float, end: float, index: int) -> 
         f'<g fill="{colour}" fill-opacity=".55">{bars}</g>'
         f'<text class="s" x="{_WIDTH - _RIGHT + 10}" y="{middle:g}">{text}</text>'
     )
+
+
+def _ticks(end: float) -> list[float]:
+    """Round moments up to `end`, four to ten of them."""
+    step = 10.0 ** math.floor(math.log10(end))
+    step = next(part for part in (step, step / 2, step / 5) if end / part >= 4)
+    return [step * number for number in range(math.floor(end / step) + 1)]
 
 
 def _tick(seconds: float, end: float, bottom: float) -> str:

@@ -1,5 +1,6 @@
 -- The periodic care, by any worker at any time: it is one script, so two at once do no harm and nobody need be elected.
--- Takes back what dead workers held, lines up what is due, and issues tickets where a worker idles beside waiting work.
+-- Takes back what dead workers held, lines up what is due, and issues tickets where a worker idles beside waiting work,
+-- and where work waits that nobody serves: whoever empties a dead worker's queue then comes across a ticket of it.
 --
 -- KEYS  see backlog.lua
 -- ARGV  1 most attempts, 2 most entries of each kind per run, 3 how long idle clients' records live (ms, 0 = for ever),
@@ -10,6 +11,7 @@
 --@include celery_ranch:backlog
 --@include celery_ranch:settle
 --@include celery_ranch:sweeping
+local UNSERVED_MS, UNSERVED_MOST_MS, UNSERVED_TICKETS = 5000, 60000, 10
 local most, batch, ttl_ms = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local now = now_ms()
 redis.call('HDEL', REISSUED, '')
@@ -45,6 +47,25 @@ for index = 5, 4 + tonumber(ARGV[4]) do
   if now - tonumber(redis.call('HGET', REISSUED, queue) or 0) >= 1000 and first(READY, queue) then
     redis.call('HSET', REISSUED, queue, now)
     wanted[queue] = math.max(wanted[queue] or 0, math.min(tonumber(redis.call('HGET', QUEUED, queue) or 0), 10 * batch))
+  end
+end
+
+if now - tonumber(redis.call('HGET', REISSUED, 'unserved') or 0) >= UNSERVED_MS then
+  redis.call('HSET', REISSUED, 'unserved', now)
+  local queued = redis.call('HGETALL', QUEUED)
+  for index = 1, #queued, 2 do
+    local queue, count = queued[index], tonumber(queued[index + 1])
+    local served = tonumber(redis.call('HGET', SERVED, queue) or nil)
+    if count > 0 and not served then
+      redis.call('HSET', SERVED, queue, now)
+    elseif count > 0 and now - served > UNSERVED_MS then
+      -- The longer nobody comes, the more seldom: the tickets pile up where they are.
+      local pause = math.min(UNSERVED_MOST_MS, (now - served) / 4)
+      if now - tonumber(redis.call('HGET', REISSUED, queue) or 0) >= pause and first(READY, queue) then
+        redis.call('HSET', REISSUED, queue, now)
+        wanted[queue] = math.max(wanted[queue] or 0, math.min(count, UNSERVED_TICKETS))
+      end
+    end
   end
 end
 
