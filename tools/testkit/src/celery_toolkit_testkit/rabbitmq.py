@@ -27,6 +27,13 @@ log.console.level = info
 log.file = false
 disk_free_limit.absolute = 10MB
 """
+# Rates are not looked at; totals are kept by each queue.
+_MANAGEMENT = """
+management.tcp.ip = 127.0.0.1
+management.tcp.port = {port}
+management_agent.disable_metrics_collector = false
+collect_statistics_interval = 500
+"""
 
 
 class RabbitNotFound(Exception):
@@ -41,7 +48,7 @@ class RabbitServer:
     """RabbitMQ on the loopback; it and its epmd die with this process.
 
     Args:
-        plugins: Plugins to enable, e.g. ``["rabbitmq_management"]``.
+        plugins: Plugins to enable, e.g. ``["rabbitmq_management"]``, which then listens on `management_port`.
         deadline: Seconds to become ready; about 5 are needed on an idle machine.
     """
 
@@ -57,7 +64,10 @@ class RabbitServer:
         cookie.write_text(secrets.token_hex(16))
         cookie.chmod(0o400)
         (self._folder / "enabled_plugins").write_text(f"[{','.join(plugins)}].\n")
-        (self._folder / "rabbitmq.conf").write_text(_CONFIG)
+        #: The port of the management API, if that plugin is enabled.
+        self.management_port = _draw()
+        extra = _MANAGEMENT.format(port=self.management_port) if "rabbitmq_management" in plugins else ""
+        (self._folder / "rabbitmq.conf").write_text(_CONFIG + extra)
         self._ports: tuple[int, int, int] | None = None
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,18 +19,20 @@ if TYPE_CHECKING:
 def queues(app: Celery, as_json: bool) -> None:
     """Say for each queue how many messages wait, over all priorities, and how many workers have in hand."""
     from ..depths import Depths
+    from ..errors import NoManagement
+    from ..management import unacknowledged
 
     depths = Depths(app).read()
     rows = [{"queue": each.queue, "waiting": each.waiting, "unacknowledged": each.unacknowledged} for each in depths]
-    show(rows, as_json=as_json)
     if any(each.unacknowledged is None for each in depths):
-        from ..errors import NoManagement
-        from ..management import unacknowledged
-
+        # Over AMQP, RabbitMQ tells what waits and nothing else.
         try:
-            unacknowledged(app)
+            told = unacknowledged(app)
         except NoManagement as error:
-            click.echo(f"unacknowledged: {error}", err=True)
+            click.echo(f"unacknowledged is not known: {error}", err=True)
+        else:
+            rows = [{**row, "unacknowledged": told.get(str(row["queue"]))} for row in rows]
+    show(rows, as_json=as_json)
 
 
 @click.command(cls=Command)
@@ -47,6 +50,8 @@ def purge(app: Celery, names: tuple[str, ...], yes: bool) -> None:
             raise click.ClickException(f"there is no queue {name}; the application has {', '.join(sorted(known))}")
     chosen = list(dict.fromkeys(names)) or sorted(known)
     if not yes:
+        if not sys.stdin.isatty():
+            raise click.ClickException("there is no terminal to ask for your consent on; give --yes")
         click.confirm(f"Remove all messages of {', '.join(chosen)}?", abort=True)
     gone = 0
     with app.connection_for_write() as connection:
