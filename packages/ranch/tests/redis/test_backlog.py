@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from uuid import uuid4
 
 import pytest
@@ -258,6 +259,29 @@ def test_an_idle_worker_is_given_the_missing_tickets_once_a_second(backlog):
         put(backlog, "a")
     assert backlog.tend(max_attempts=3, idle_queues=[Q]).tickets[0].number == 7
     assert backlog.tend(max_attempts=3, idle_queues=[Q]).tickets == []
+
+
+def test_a_queue_that_nobody_serves_any_more_is_given_tickets_ever_more_seldom(backlog, redis_client):
+    """A ticket lost with a worker that never comes back: whoever empties its queue must come across another."""
+    served, reissued = backlog.key("served"), backlog.key("reissued")
+
+    def tend_later(seconds):
+        for name in (served, reissued):
+            for field, at in redis_client.hgetall(name).items():
+                redis_client.hset(name, field, int(at) - 1000 * seconds)
+        return sum(tickets.number for tickets in backlog.tend(max_attempts=3).tickets)
+
+    for _ in range(12):
+        put(backlog, "a")
+    backlog.tend(max_attempts=3, busy_queues=[Q])
+    assert tend_later(4) == 0
+    issued = [age for age in range(4 + 6, 604, 6) if tend_later(6) == 10]
+    pauses = [after - before for before, after in pairwise(issued)]
+    assert issued[0] == 10
+    assert pauses == sorted(pauses)
+    assert pauses[-1] == 60
+    backlog.tend(max_attempts=3, busy_queues=[Q])
+    assert tend_later(4) == 0
 
 
 def test_a_cap_holds_back_only_its_client_and_frees_one_by_one(backlog):
