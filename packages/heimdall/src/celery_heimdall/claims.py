@@ -6,12 +6,14 @@ import json
 import random
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import uuid4
 
 from celery_toolkit_core import limits as core
 
 from .calls import Call, ttl_of
+from .declarations import limit_name
 from .options import Strategy
-from .unique import Lock, demands_of, lane_of, limit_name, lock_of
+from .unique import Lock, demands_of, lane_of, lock_of
 
 if TYPE_CHECKING:
     from celery_toolkit_core.celery.outcomes import Outcome
@@ -73,7 +75,7 @@ class Claim:
         if self.retries:
             # It waits alone: who comes later may be lucky before it.
             self.limit_lane = self.store.space.key("lane", "retry", task_id)
-            self._limit_spec = _spec(self.limit_lane, self.limit_keys, self.limit_args, spread=SPREAD)
+            self._limit_spec = _spec(self.limit_lane, self.limit_keys, demands, spread=SPREAD)
         self.limits_lane = lane_of(self.limit_lane) if demands else ""
 
     @property
@@ -85,7 +87,9 @@ class Claim:
         """What the wake scripts of the two lanes need."""
         return [
             self._limit_spec,
-            json.dumps({"keys": self.lock_keys, "hung_ms": self.hung_ms}) if self.lock else "",
+            json.dumps({"keys": self.lock_keys, "hung_ms": self.hung_ms, "label": self.lock.label})
+            if self.lock
+            else "",
         ]
 
     @property
@@ -119,7 +123,7 @@ class Claim:
         """The strict decision where the body starts: ``go``, ``parked``, ``refused`` or ``stale``; see start.lua."""
         keys = [*self.store.parking, self.limit_lane, self.lock_keys[1], self.store.began(self.task_id)]
         args = [self.task_id, self.token, self.limits_lane, self._limit_spec, self.until, int(self.one_body)]
-        args += [self._strategies, self._spread(), *self.limit_args]
+        args += [self._strategies, self._spread(), uuid4().hex, *self.limit_args]
         verdict, *rest = self.store.run("start", [*keys, *self.limit_keys], args)
         if verdict == b"go":
             self.stamp = int(rest[0])
@@ -164,8 +168,10 @@ def _limits(space: KeySpace, demands: tuple[core.Demand, ...]) -> tuple[list[str
         return [], [0], space.key("none"), ""
     keys, args = core.script_keys(space, demands), core.script_args(demands)
     lane = space.key("lane", *keys)
-    return keys, args, lane, _spec(lane, keys, args)
+    return keys, args, lane, _spec(lane, keys, demands)
 
 
-def _spec(lane: str, keys: list[str], args: list[str | int], **more: int) -> str:
-    return json.dumps({"keys": [lane, *keys], "args": args, **more})
+def _spec(lane: str, keys: list[str], demands: tuple[core.Demand, ...], **more: int) -> str:
+    # The names are for people.
+    names = [[demand.limit.name, *demand.part] for demand in demands]
+    return json.dumps({"keys": [lane, *keys], "args": core.script_args(demands), "names": names, **more})

@@ -16,13 +16,16 @@ def heimdall() -> None:
 
 @heimdall.command()
 @click.option("--task", help="Only the locks that tasks of this name took.")
+@click.option("--stale", is_flag=True, help="Only what looks forgotten, and why.")
 @json_option
 @pass_app
-def locks(app: Any, task: str | None, as_json: bool) -> None:
+def locks(app: Any, task: str | None, stale: bool, as_json: bool) -> None:
     """The keys that are held now."""
     from . import inspection
 
-    show([row for store in _stores(app) for row in inspection.locks(store, task=task)], as_json=as_json)
+    rows = [row for store in _stores(app) for row in inspection.locks(store, task=task, stale=stale)]
+    columns = ("key", "task", "state", "holder", "accepts_next_in", "lease_ends_in", "waiting")
+    show(rows, as_json=as_json, columns=(*columns, "stale") if stale else columns)
 
 
 @heimdall.command("show")
@@ -30,95 +33,95 @@ def locks(app: Any, task: str | None, as_json: bool) -> None:
 @json_option
 @pass_app
 def show_key(app: Any, key: str, as_json: bool) -> None:
-    """One key."""
+    """One key: who holds it, who waits for it, and which tasks are declared with it."""
     from . import inspection
 
-    found = [inspection.lock(store, store.lock(prefix, key)) for store, prefix in _prefixes(app)]
-    rows = [row for row in found if row is not None]
+    found = [inspection.lock(store, prefix, key) for store, prefix in _prefixes(app)]
+    sharing = [
+        task.name
+        for task in app.tasks.values()
+        if (options := getattr(task, "heimdall_config", None)) and options.unique and options.unique.key == key
+    ]
+    rows = [{**row, "tasks": sorted({row["task"], *sharing})} for row in found if row is not None]
     if not rows:
         raise click.ClickException(f"nobody holds the key {key}")
-    for row in rows:
-        show(row, as_json=as_json)
+    if as_json:
+        show(rows, as_json=True)
+    for row in () if as_json else rows:
+        show(row, as_json=False)
 
 
 @heimdall.command()
 @click.argument("key")
+@json_option
 @pass_app
-def release(app: Any, key: str) -> None:
+def release(app: Any, key: str, as_json: bool) -> None:
     """Free a key by hand; a body that runs goes on."""
     from .unique import free
 
     freed = [free(store, prefix, key) for store, prefix in _prefixes(app)]
     if not any(freed):
         raise click.ClickException(f"nobody holds the key {key}")
-    click.echo(f"released {key}")
+    _done({"released": key}, f"released {key}", as_json=as_json)
 
 
 @heimdall.command()
+@click.option("--key", help="Of limits that are parted, this part. For `by`, the repr of the argument.")
 @json_option
 @pass_app
-def limits(app: Any, as_json: bool) -> None:
-    """The limits that tasks of the application declare without parts, and how much of them is used."""
-    from celery_toolkit_core.limits import Limiter
+def limits(app: Any, key: str | None, as_json: bool) -> None:
+    """The limits that tasks of the application declare, and how much of them is used."""
+    from .declarations import declared_limits
 
-    from .unique import declared_limits
-
-    rows = []
-    for store, demands in declared_limits(app):
-        for state in Limiter(store.client, store.space).peek(demands):
-            limit = state.demand.limit
-            rows.append(
-                {
-                    "limit": limit.name,
-                    "kind": state.demand.kind,
-                    "times": state.times,
-                    "per": state.per if state.demand.kind == "rate" else None,
-                    "used": state.used,
-                    "free_in": state.retry_after,
-                }
-            )
+    _stores(app)
+    rows = [_limit_row(each, key) for each in declared_limits(app)]
     show(rows, as_json=as_json)
 
 
 @heimdall.command("set-limit")
 @click.argument("name")
 @click.argument("value")
-@click.option("--key", help="Only for this part of the limit.")
+@click.option("--key", help="Only for this part of the limit. For `by`, the repr of the argument.")
 @click.option("--for", "lasting", help="Such as 90s, 10m, 2h, 1d; until further notice when left out.")
+@json_option
 @pass_app
-def change(app: Any, name: str, value: str, key: str | None, lasting: str | None) -> None:
-    """Put VALUE in force for a limit: 120/m, a whole number for a concurrency limit, paused, or default."""
+def change(app: Any, name: str, value: str, key: str | None, lasting: str | None, as_json: bool) -> None:
+    """Put VALUE in force for a limit: 120/m, a whole number of places, paused, resumed, or default."""
     from .limits import set_limit
 
+    _stores(app)
     changed = {"default": None}.get(value, int(value) if value.isdecimal() else value)
     set_limit(name, changed, key=key, lasting=_duration(lasting), app=app)
-    click.echo(f"{name}: {value}")
+    _done({"limit": name, "key": key, "value": value, "for": _duration(lasting)}, f"{name}: {value}", as_json=as_json)
+
+
+@heimdall.command()
+@click.option("--key", help="Only what waits for this key, this limit, or this part of a limit.")
+@json_option
+@pass_app
+def parked(app: Any, key: str | None, as_json: bool) -> None:
+    """The tasks that wait in Redis."""
+    from . import inspection
+
+    show([row for store in _stores(app) for row in inspection.parked(store, name=key)], as_json=as_json)
+
+
+@heimdall.command()
+@click.argument("task_id")
+@json_option
+@pass_app
+def explain(app: Any, task_id: str, as_json: bool) -> None:
+    """Why a task is not running."""
+    from . import explaining
+
+    found = explaining.explain(app, _stores(app), task_id)
+    _done(found, found["text"], as_json=as_json)
 
 
 @heimdall.command()
 @json_option
 @pass_app
-def parked(app: Any, as_json: bool) -> None:
-    """The tasks that wait in Redis."""
-    from . import inspection
-
-    show([row for store in _stores(app) for row in inspection.parked(store)], as_json=as_json)
-
-
-@heimdall.command()
-@click.argument("task_id")
-@pass_app
-def explain(app: Any, task_id: str) -> None:
-    """Why a task is not running."""
-    from . import inspection
-
-    for store in _stores(app):
-        click.echo(inspection.explain(store, task_id))
-
-
-@heimdall.command()
-@pass_app
-def reap(app: Any) -> None:
+def reap(app: Any, as_json: bool) -> None:
     """Put what dead workers left back in line, and wake what is due, now rather than at the next sweep."""
     from .waking import Waker
 
@@ -126,7 +129,28 @@ def reap(app: Any) -> None:
     for store in _stores(app):
         while waker.look(store) <= 0:
             pass
-    click.echo("done")
+    found = {"woken": waker.woken, "back_in_line": waker.late}
+    _done(found, f"woken {waker.woken}, back in line {waker.late}", as_json=as_json)
+
+
+def _limit_row(declared: Any, key: str | None) -> dict[str, Any]:
+    from celery_toolkit_core.limits import Limiter
+
+    row: dict[str, Any] = {"limit": declared.name or "(by a function)", "kind": declared.kind, "parted": declared.parts}
+    row |= dict.fromkeys(("times", "per", "used", "free_in", "stopped_for"))
+    if declared.limit is not None and declared.parts == (key is not None):
+        limiter = Limiter(declared.store.client, declared.store.space)
+        (state,) = limiter.peek([declared.demand(*([] if key is None else [key]))])
+        row |= {"times": state.times, "used": state.used, "free_in": state.retry_after, "stopped_for": state.penalty}
+        row["per"] = state.per if declared.kind == "rate" else None
+    return row
+
+
+def _done(found: dict[str, Any], sentence: str, *, as_json: bool) -> None:
+    if as_json:
+        show(found, as_json=True)
+    else:
+        click.echo(sentence)
 
 
 def _duration(text: str | None) -> float | None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from .waking import SUFFIX
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -14,92 +12,137 @@ if TYPE_CHECKING:
 
 #: Entries asked for in one SCAN or HSCAN.
 PAGE = 500
+#: How many of the tasks that wait for one key are named.
+SOME = 10
 
 
 def now_ms(store: Store) -> int:
     """The server's clock in milliseconds."""
-    seconds, micros = store.client.time()
-    return int(seconds) * 1000 + int(micros) // 1000
+    return int(store.run("now", store.parking[:1]))
 
 
-def locks(store: Store, *, task: str | None = None) -> Iterator[dict[str, Any]]:
-    """The locks that somebody holds: key, task, state, holder, and the seconds until each part ends."""
+def locks(store: Store, *, task: str | None = None, stale: bool = False) -> Iterator[dict[str, Any]]:
+    """The locks that somebody holds, or whose holder has gone: key, task, state, holder, and when each part ends.
+
+    Args:
+        store: Where.
+        task: Only those that tasks of this name took last.
+        stale: Those that look forgotten, with the reason as `stale`, instead of those that are held: nobody renews or
+            confirms them any more, or their body runs for longer than ``heimdall_stuck_after``.
+    """
     now = now_ms(store)
     for name in store.client.scan_iter(match=f"{_escaped(store.space.key('lock'))}:*", count=PAGE):
-        found = _lock(store, name, now)
-        if found is not None and task in (None, found["task"]):
+        found = _lock(store, name.decode(), now)
+        if task in (None, found["task"]) and (found["stale"] if stale else found["state"] != "free"):
             yield found
 
 
-def lock(store: Store, keys: tuple[str, str]) -> dict[str, Any] | None:
-    """One lock, from the keys that `Store.lock` gives."""
-    return _lock(store, keys[1].encode(), now_ms(store))
+def lock(store: Store, prefix: str, label: str) -> dict[str, Any] | None:
+    """One lock that somebody holds, with the first tasks that wait for it."""
+    lane, name = store.lock(prefix, label)
+    found = _lock(store, name, now_ms(store))
+    if found["state"] == "free":
+        return None
+    waiting = [task_id.decode() for task_id in store.client.zrange(lane, 0, SOME - 1)]
+    return {**found, "waiting_tasks": waiting}
 
 
-def _lock(store: Store, name: bytes, now: int) -> dict[str, Any] | None:
-    digest = name.decode().rpartition(":")[2]
+def lock_by_digest(store: Store, digest: str) -> dict[str, Any]:
+    """One lock, held or not, by the name of the lane of those who wait for it."""
+    lane = f"{store.space.key('lane')}:{digest}"
+    spec = store.client.hget(store.parking[5], digest)
+    name = json.loads(spec)["keys"][1] if spec else lane
+    return _lock(store, name, now_ms(store))
+
+
+def owed(store: Store, task_id: str) -> dict[str, Any] | None:
+    """The lock that this task has lost to a later one before it had ended."""
+    now = now_ms(store)
+    for name in store.client.scan_iter(match=f"{_escaped(store.space.key('lock'))}:*", count=PAGE):
+        found = store.client.hget(name, "owed")
+        if found and task_id in found.decode().split("\n"):
+            return _lock(store, name.decode(), now)
+    return None
+
+
+def parked(store: Store, *, name: str | None = None) -> Iterator[dict[str, Any]]:
+    """The tasks that wait in Redis: id, task, state, queue, what for and for how long, in seconds.
+
+    Args:
+        store: Where.
+        name: Only those that wait for a limit or key of this name, or for this part of a limit.
+    """
+    now = now_ms(store)
+    for task_id, text in store.client.hscan_iter(store.parking[0], count=PAGE):
+        item = json.loads(text)
+        if item["state"] == "entered":
+            continue
+        if name is None or name in _names(store, item):
+            yield item_row(store, task_id.decode(), item, now)
+
+
+def item_row(store: Store, task_id: str, item: dict[str, Any], now: int) -> dict[str, Any]:
+    """One parked task, for people."""
+    return {
+        "id": task_id,
+        "task": item.get("task", ""),
+        "state": item["state"],
+        "queue": item["queue"],
+        "for": " and ".join(_names(store, item, whole=True)),
+        "waits_for": (now - item["since"]) / 1000 if "since" in item else 0.0,
+        "parkings": item.get("parkings", 0),
+    }
+
+
+def limit_label(name: str, *part: str) -> str:
+    """A limit, or one part of it, for people."""
+    return f"{name}[{', '.join(part)}]" if part else name
+
+
+def _names(store: Store, item: dict[str, Any], *, whole: bool = False) -> list[str]:
+    spec = json.loads(item["spec"]) if item.get("spec") else {}
+    prefix = store.settings.rate_limit_prefix
+    limits = [[name.removeprefix(prefix), *part] for name, *part in spec.get("names", ())]
+    if whole:
+        words = [f"the limit {limit_label(*limit)}" for limit in limits]
+        return words or [f"the key {spec['label']}"] if spec else []
+    return [*(name for limit in limits for name in limit), *([spec["label"]] if "label" in spec else [])]
+
+
+def _lock(store: Store, name: str, now: int) -> dict[str, Any]:
+    digest = name.rpartition(":")[2]
     with store.client.pipeline(transaction=False) as pipeline:
         pipeline.hgetall(name)
         pipeline.zcard(store.space.key("lane") + ":" + digest)
-        fields, waiting = pipeline.execute()
-    fields = {key.decode(): value.decode() for key, value in fields.items()}
-    until = min(int(fields.get("queued_until_ms", 0)), int(fields.get("reserved_until_ms", 2**53)))
-    queued = fields.get("queued_id") if until > now else None
+        found, waiting = pipeline.execute()
+    fields = {key.decode(): value.decode() for key, value in found.items()}
+    until, reserved = int(fields.get("queued_until_ms", 0)), int(fields.get("reserved_until_ms", 2**53))
     lease_ends = int(fields.get("running_until_ms", 0))
     running = fields["running"].rpartition("/")[0] if lease_ends > now else None
-    if queued is None and running is None:
-        return None
-    state = "running" if running else "reserved" if "reserved_until_ms" in fields else "queued"
+    queued, gone = fields.get("queued_id"), None
+    if queued and queued != fields.get("ended_id"):
+        if reserved <= now:
+            gone = "it was never published: its producer died"
+        elif "taken_by" in fields and (fields["taken_by"] != fields.get("running") or not running):
+            gone = "the worker that had it died"
+        elif until <= now:
+            gone = "its time was over before it had ended"
+    if gone or min(until, reserved) <= now:
+        queued = None
+    since = (now - int(fields["running_since_ms"])) / 1000 if running else None
+    if since is not None and since > store.settings.stuck_after:
+        gone = "its body hangs, or takes very long"
+    state = "running" if running else "free" if queued is None else "reserved" if reserved < 2**53 else "queued"
     return {
         "key": fields.get("label", digest),
         "task": fields.get("task", ""),
         "state": state,
-        "holder": running or queued,
-        "accepts_next_in": max(0, until - now) / 1000,
+        "holder": running or queued or fields.get("queued_id"),
+        "accepts_next_in": max(0, min(until, reserved) - now) / 1000 if queued else 0.0,
         "lease_ends_in": (lease_ends - now) / 1000 if running else None,
+        "runs_for": since,
         "waiting": waiting,
-    }
-
-
-def parked(store: Store) -> Iterator[dict[str, Any]]:
-    """The tasks that wait in Redis: id, state, queue, and since when."""
-    now = now_ms(store)
-    for task_id, text in store.client.hscan_iter(store.parking[0], count=PAGE):
-        yield _item(task_id.decode(), json.loads(text), now)
-
-
-def explain(store: Store, task_id: str) -> str:
-    """Why a task is not running, in one sentence."""
-    text = store.client.hget(store.parking[0], task_id)
-    now = now_ms(store)
-    if text is None:
-        for found in locks(store):
-            if found["holder"] == task_id:
-                return f"it holds the key {found['key']} and is {found['state']}"
-        return "heimdall keeps nothing of it: it waits in the broker's queue, runs without a lock, or has ended"
-    item = json.loads(text)
-    row = _item(task_id, item, now)
-    if item["state"] == "waking":
-        return f"it was woken and waits in {item['queue']}{SUFFIX} for a worker with a free process"
-    if item["state"] == "entered":
-        return "a worker has it in hand and its body is about to start"
-    rank = store.client.zrank(store.space.key("lane") + ":" + item["lane"], task_id)
-    due = store.client.zscore(store.parking[2], item["lane"])
-    place = f"{(rank or 0) + 1} in its lane"
-    when = f"the next look is in {max(0.0, (due or now) - now) / 1000:.1f} s"
-    if item.get("holder"):
-        return f"it waits for the end of task {item['holder']}, whose result it shares; {when}"
-    what = "a limit" if "args" in json.loads(item["spec"]) else "a running task of its key"
-    return f"it has waited for {what} for {row['waits_for']:.1f} s as number {place}; {when}"
-
-
-def _item(task_id: str, item: dict[str, Any], now: int) -> dict[str, Any]:
-    return {
-        "id": task_id,
-        "state": item["state"],
-        "queue": item["queue"],
-        "waits_for": (now - item["since"]) / 1000 if "since" in item else 0.0,
-        "parkings": item.get("parkings", 0),
+        "stale": gone,
     }
 
 

@@ -11,6 +11,7 @@ from celery_toolkit_core import limits as core
 from celery_toolkit_core.errors import InvalidParameter
 
 from .calls import Call
+from .declarations import declared_limits
 from .errors import HeimdallError
 from .options import Concurrency, RateLimit
 from .store import store_of
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from celery import Celery
 
     from .claims import Claim
+    from .declarations import Declared
 
 
 @contextmanager
@@ -100,28 +102,55 @@ def set_limit(
 
     Args:
         name: The limit's name: its own, its key's, or that of its task.
-        value: Such as ``"120/m"``; a whole number for a `Concurrency`; ``"paused"``: nothing starts; None: as defined.
+        value: Such as ``"120/m"``; a whole number for a `Concurrency`; ``"paused"``: nothing starts; ``"resumed"``: the
+            value that is declared, even where it is declared as paused; None: all as declared.
         key: Only for this part of the limit. For `by`, the ``repr`` of the argument.
-        lasting: Seconds, or a timedelta, until the defined value returns; until further notice when left out.
+        lasting: Seconds, or a timedelta, until the declared value returns; until further notice when left out.
         app: The application whose Redis is meant; the current one when left out.
 
     Raises:
-        InvalidParameter: The value cannot be meant.
+        InvalidParameter: The value cannot be meant, or not for a limit of this kind.
     """
-    store = store_of(app or current_app)
-    limiter = core.Limiter(store.client, store.space)
-    full, part = f"{store.settings.rate_limit_prefix}{name}", () if key is None else (key,)
-    if value is None or value == "paused":
-        both = (core.RateLimit("1/s", name=full, paused=True), core.Concurrency(1, name=full, paused=True))
-        for each in both:
+    app = app or current_app._get_current_object()  # type: ignore[attr-defined]  # a proxy, which the stubs do not know
+    app.finalize()
+    store = store_of(app)
+    known = [each for each in declared_limits(app) if each.name == name]
+    part = () if key is None else (key,)
+    # A limit that no task here declares may be another program's, or have its name from a function.
+    for owner, prefix in {(each.store, each.prefix) for each in known} or {(store, store.settings.rate_limit_prefix)}:
+        limiter = core.Limiter(owner.client, owner.space)
+        mine = [each for each in known if (each.store, each.prefix) == (owner, prefix)]
+        for limit in _values(value, name, f"{prefix}{name}", mine):
             if value is None:
-                limiter.restore(each, *part)
+                limiter.restore(limit, *part)
             else:
-                limiter.override(each, *part, lasting=lasting)
-    elif isinstance(value, int):
-        limiter.override(core.Concurrency(value, name=full), *part, lasting=lasting)
-    else:
-        limiter.override(core.RateLimit(value, name=full), *part, lasting=lasting)
+                limiter.override(limit, *part, lasting=lasting)
+
+
+def _values(
+    value: str | tuple[int, float] | int | None, name: str, full: str, known: list[Declared]
+) -> list[core.RateLimit | core.Concurrency]:
+    kinds = {each.kind for each in known} or {"rate", "slots"}
+    if value == "resumed":
+        limits = {each.kind: each.limit for each in known if each.limit}
+        if not limits:
+            raise InvalidParameter("value", value, f"no task here declares the value of {name}; give the value itself")
+        return list(limits.values())
+    if value is None or value == "paused":
+        both: dict[str, core.RateLimit | core.Concurrency] = {
+            "rate": core.RateLimit("1/s", name=full, paused=True),
+            "slots": core.Concurrency(1, name=full, paused=True),
+        }
+        return [both[kind] for kind in sorted(kinds)]
+    wanted = "slots" if isinstance(value, int) else "rate"
+    if wanted not in kinds:
+        form = (
+            "a whole number, as of a Concurrency" if wanted == "rate" else "a text such as '120/m', as of a RateLimit"
+        )
+        raise InvalidParameter("value", value, f"for {name} give {form}")
+    if isinstance(value, int):
+        return [core.Concurrency(value, name=full)]
+    return [core.RateLimit(value, name=full)]
 
 
 def _current_claim() -> Claim:

@@ -18,7 +18,7 @@ from celery_toolkit_core.log import event
 from .calls import Call
 from .confirmations import confirm_soon
 from .errors import AlreadyQueuedError, LimitExceeded
-from .options import Concurrency, Unique
+from .options import Unique
 from .store import RESERVATION, Store
 
 if TYPE_CHECKING:
@@ -197,29 +197,6 @@ def demands_of(task: Any, call: Call) -> list[core.Demand]:
     store, options = task.heimdall_store, task.heimdall_config
     prefix = options.rate_limit_prefix or store.settings.rate_limit_prefix
     return call.demands(options.limits, prefix, store.settings.lease)
-
-
-def limit_name(task: Any, demand: core.Demand) -> str:
-    """The name of a limit as the user knows it: without the prefix."""
-    prefix = task.heimdall_config.rate_limit_prefix or task.heimdall_store.settings.rate_limit_prefix
-    return demand.limit.name.removeprefix(prefix)
-
-
-def declared_limits(app: Any) -> list[tuple[Store, list[core.Demand]]]:
-    """What the tasks of an application declare: the limits that are the same for every call."""
-    found: dict[Store, dict[Any, core.Demand]] = {}
-    for task in app.tasks.values():
-        options = getattr(task, "heimdall_config", None)
-        if options is None:
-            continue
-        for limit in options.limits:
-            fixed = isinstance(limit, Concurrency) or not callable(limit.rate_limit)
-            if fixed and limit.by is None and not callable(limit.key):
-                store = task.heimdall_store
-                prefix = options.rate_limit_prefix or store.settings.rate_limit_prefix
-                (demand,) = Call(task).demands([limit], prefix, store.settings.lease)
-                found.setdefault(store, {})[demand.kind, demand.limit.name, demand.part] = demand
-    return [(store, list(demands.values())) for store, demands in found.items()]
 
 
 def lane_of(lane_key: str) -> str:

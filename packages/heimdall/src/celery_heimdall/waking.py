@@ -49,6 +49,8 @@ class Waker:
         self._app = app
         self._name = uuid4().hex[:8]
         self._turn = 0
+        #: How many it has woken, and how many it has put back in line because nobody took them up.
+        self.woken = self.late = 0
         # A thread of its own: while the broker is away a publish may take long, and leases must be renewed meanwhile.
         self._keeper = Keeper("heimdall-waker")
         self._job: Job | None = None
@@ -82,6 +84,7 @@ class Waker:
             spec = json.loads(text)
             if store.run("repark", [*store.parking, spec["keys"][0]], [task_id, lane, text]):
                 event(logger, logging.WARNING, "task_not_taken_up", task_id=task_id.decode())
+                self.late += 1
                 waits.append(0)
         for lane, text in _by(2, lanes):
             wait_ms = self._wake(store, lane, json.loads(text))
@@ -99,6 +102,7 @@ class Waker:
             answer = store.run("wake_limits", [*store.parking, *spec["keys"]], [*args, *spec["args"]])
         for task_id, token, queue, data in _by(4, answer[1:]):
             self._publish(store, task_id, token.decode(), queue.decode(), data)
+            self.woken += 1
         return int(answer[0])
 
     def _publish(self, store: Store, task_id: bytes, token: str, queue: str, data: bytes) -> None:

@@ -10,15 +10,25 @@ import pytest
 from celery.bin.celery import celery
 from click.testing import CliRunner
 
+from celery_heimdall.calls import Call
+from celery_heimdall.claims import Claim
+from celery_heimdall.unique import lock_of
+from celery_toolkit_testkit import eventually
+
 MODULE = """
 from celery import Celery
-from celery_heimdall import Concurrency, HeimdallTask
+from celery_heimdall import Concurrency, HeimdallTask, RateLimit, Unique
 app = Celery("operated")
+app.conf.heimdall_lease = 0.3
 options = {"unique": True, "key": "the-report", "times": 2, "per": 60}
 @app.task(shared=False, base=HeimdallTask, heimdall=options, name="report")
 def report(): pass
 @app.task(shared=False, base=HeimdallTask, limits=[Concurrency(3, name="erp")], name="sync")
 def sync(): pass
+@app.task(shared=False, base=HeimdallTask, unique=Unique(key="the-report"), name="also")
+def also(): pass
+@app.task(shared=False, base=HeimdallTask, limits=[RateLimit("5/m", name="api", by="org")], name="asking")
+def asking(org): pass
 """
 
 
@@ -48,25 +58,84 @@ def test_a_lock_is_listed_shown_explained_and_freed(operated):
     assert (again.exit_code, again.stderr) == (1, "Error: nobody holds the key the-report\n")
 
 
+def enter(task, task_id, *args):
+    claim = Claim(task, Call(task, args), None, task_id, 0, f"{task_id}/1")
+    return claim.enter(woken=False, queue="q", message=b"m", later=False, join=False, holder="")
+
+
+def test_what_nobody_renews_any_more_is_stale(operated):
+    task = importlib.import_module("operated").report
+    assert json.loads(operated("locks", "--stale", "--json").stdout) == []
+    enter(task, "a")
+    (row,) = eventually(lambda: json.loads(operated("locks", "--stale", "--json").stdout))
+    assert (row["holder"], row["stale"]) == ("a", "the worker that had it died")
+    assert json.loads(operated("locks", "--json").stdout) == []
+    assert "died" in operated("locks", "--stale").stdout
+
+
+def test_a_key_is_shown_with_all_that_share_it_and_wait_for_it(operated):
+    module = importlib.import_module("operated")
+    lock_of(module.report, "the-report").reserve("a", 0, 60)
+    enter(module.report, "a")
+    enter(module.also, "a")
+    (row,) = json.loads(operated("show", "the-report", "--json").stdout)
+    assert (row["holder"], row["state"], row["tasks"]) == ("a", "running", ["also", "report"])
+    assert json.loads(operated("release", "the-report", "--json").stdout) == {"released": "the-report"}
+
+
+def test_parked_tasks_are_found_by_the_limit_and_by_its_part(operated):
+    module = importlib.import_module("operated")
+    for number in range(3):
+        enter(module.sync, f"s{number}")
+    for number in range(6):
+        enter(module.asking, f"a{number}", "acme")
+    enter(module.sync, "last")
+    rows = json.loads(operated("parked", "--json").stdout)
+    assert sorted((row["id"], row["task"], row["for"]) for row in rows) == [
+        ("a5", "asking", "the limit api['acme']"),
+        ("last", "sync", "the limit erp"),
+    ]
+    assert [row["id"] for row in json.loads(operated("parked", "--key", "'acme'", "--json").stdout)] == ["a5"]
+    assert [row["id"] for row in json.loads(operated("parked", "--key", "erp", "--json").stdout)] == ["last"]
+    assert json.loads(operated("parked", "--key", "other", "--json").stdout) == []
+    found = json.loads(operated("explain", "last", "--json").stdout)
+    assert (found["id"], found["reason"]) == ("last", "limit")
+    assert "erp is full, 3 of 3" in operated("explain", "last").stdout
+
+
 def test_the_declared_limits_are_listed(operated):
     rows = {row["limit"]: row for row in json.loads(operated("limits", "--json").stdout)}
-    assert (rows["h-rate:the-report"]["times"], rows["h-rate:the-report"]["used"]) == (2, 0)
-    assert rows["h-rate:erp"]["kind"] == "slots"
+    assert (rows["the-report"]["times"], rows["the-report"]["used"]) == (2, 0)
+    assert rows["erp"]["kind"] == "slots"
+    assert (rows["api"]["parted"], rows["api"]["times"]) == (True, None)
+    rows = {row["limit"]: row for row in json.loads(operated("limits", "--key", "'acme'", "--json").stdout)}
+    assert (rows["api"]["times"], rows["erp"]["times"]) == (5, None)
+    assert "api" in operated("limits").stdout
 
 
 def test_a_limit_is_changed_for_a_time_and_restored(operated):
     assert operated("set-limit", "the-report", "5/m", "--for", "10m").output == "the-report: 5/m\n"
     rows = {row["limit"]: row for row in json.loads(operated("limits", "--json").stdout)}
-    assert rows["h-rate:the-report"]["times"] == 5
+    assert rows["the-report"]["times"] == 5
     operated("set-limit", "the-report", "default")
     rows = {row["limit"]: row for row in json.loads(operated("limits", "--json").stdout)}
-    assert rows["h-rate:the-report"]["times"] == 2
+    assert rows["the-report"]["times"] == 2
     assert operated("set-limit", "the-report", "5/m", "--for", "soon").exit_code == 2
     assert "rate" in operated("set-limit", "the-report", "often").stderr
 
 
-def test_nothing_to_reap_is_done_at_once(operated):
-    assert operated("reap").output == "done\n"
+def test_a_value_that_the_kind_of_the_limit_cannot_have_is_refused(operated):
+    assert "whole number" in operated("set-limit", "erp", "5/m").stderr
+    assert "RateLimit" in operated("set-limit", "the-report", "5").stderr
+    assert "no task here declares" in operated("set-limit", "unheard", "resumed").stderr
+    assert json.loads(operated("set-limit", "erp", "2", "--for", "90s", "--json").stdout)["for"] == 90
+
+
+def test_what_dead_workers_left_is_reaped(operated):
+    assert operated("reap").output == "woken 0, back in line 0\n"
+    enter(importlib.import_module("operated").sync, "a")
+    found = eventually(lambda: (done := json.loads(operated("reap", "--json").stdout))["back_in_line"] and done)
+    assert found["back_in_line"] == 1
 
 
 def test_without_an_application_it_says_so(operated):

@@ -8,7 +8,7 @@ from celery import Celery
 from celery_heimdall import Concurrency, HeimdallTask, RateLimit
 from celery_heimdall.calls import Call
 from celery_heimdall.claims import Claim
-from celery_heimdall.inspection import explain, parked
+from celery_heimdall.inspection import parked
 from celery_heimdall.waking import Waker
 from celery_toolkit_testkit import eventually
 
@@ -107,7 +107,7 @@ def test_a_body_that_comes_too_late_is_parked_again_rather_than_started(app):
     assert quick.start() == "go"
     assert late.start() == "parked"
     late.finish("ignored", comes_back=False)
-    assert [row["id"] for row in parked(task.heimdall_store)] == ["a"]
+    assert [(row["id"], row["task"]) for row in parked(task.heimdall_store)] == [("a", "task")]
     assert eventually(lambda: wake(task))[0][0] == "a"
 
 
@@ -120,13 +120,3 @@ def test_bytes_that_nobody_can_read_are_put_aside(app, redis_client):
     store = task.heimdall_store
     eventually(lambda: waker.look(store) and redis_client.hgetall(store.space.key("quarantine")) == {b"b": b"b"})
     assert list(parked(store)) == []
-
-
-def test_explain_says_what_a_task_waits_for(app):
-    task = declare(app, limits=[Concurrency(1)])
-    enter(task, "a", "a/1")
-    enter(task, "b", "b/1")
-    store = task.heimdall_store
-    assert "a limit" in explain(store, "b")
-    assert "about to start" in explain(store, "a")
-    assert "nothing" in explain(store, "c")

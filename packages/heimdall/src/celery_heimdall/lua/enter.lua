@@ -24,7 +24,7 @@ local message = ARGV[13]
 
 local item = item_read(KEYS, id)
 if woken then
-  if not item and redis.call('GET', KEYS[10]) == token then
+  if not item and began_read(KEYS[10], token) then
     -- The broker hands out again what began and never ended: an ordinary message by now.
     return {'message'}
   elseif not item or item.token ~= token or item.state == 'parked' then
@@ -34,7 +34,7 @@ elseif item and item.state ~= 'entered' then
   return {'drop', 'kept'}
 end
 item = item or {}
-item.token, item.attempt = token, attempt
+item.token, item.attempt, item.task = token, attempt, ARGV[18]
 item.queue = woken and item.queue or ARGV[12]
 if not item.holder and ARGV[16] ~= '' then
   item.holder = ARGV[16]
@@ -142,7 +142,7 @@ if limited then
     if ends then
       item_remove(KEYS, id)
       if woken then
-        redis.call('SET', KEYS[10], token, 'PX', BEGAN_MEMORY_MS)
+        began_write(KEYS[10], token, BEGAN_MEMORY_MS)
       end
       return {'refused', ends, wait}
     end
@@ -168,7 +168,7 @@ if limited then
   redis.call('ZADD', KEYS[4], now + lease_ms, id)
 elseif woken then
   item_remove(KEYS, id)
-  redis.call('SET', KEYS[10], token, 'PX', BEGAN_MEMORY_MS)
+  began_write(KEYS[10], token, BEGAN_MEMORY_MS)
 end
 
 local fence

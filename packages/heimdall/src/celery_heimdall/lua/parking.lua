@@ -16,13 +16,29 @@
 --   4 held    ZSET  task id -> until when (ms) its waking or entered state is believed
 --   5 order   STRING  the last order number
 --   6 specs   HASH  lane -> JSON of what its wake script needs (written and read by Python only)
--- for each task that was woken and has begun
---   began     STRING  its token, so that the broker's copy of the woken message is taken when the worker dies; ends
---                     with the task, at the latest after BEGAN_MEMORY_MS
+-- for each limited or woken task that has begun
+--   began     STRING  its token, so that the broker's copy of a woken message is taken when the worker dies; of a limited
+--                     one also the name of the question whether it may start, and the stamp that was the answer, so that
+--                     a lost answer can be asked for again. Ends with the task, at the latest after BEGAN_MEMORY_MS
 -- and for each lane
 --   lane      ZSET  task id -> order
 -- An item ends with its task; a lane and its spec with its last item.
-local BEGAN_MEMORY_MS = 86400000
+local BEGAN_MEMORY_MS, BEGAN_ANSWER_MS = 86400000, 10000
+
+local function began_write(began, token, memory_ms, question, stamp)
+  local answer = stamp and string.format(' %s %.0f', question, stamp) or ''
+  redis.call('SET', began, token .. answer, 'PX', memory_ms)
+end
+
+-- The stamp that `question` was answered with; without a question, whether the bearer of this token has begun.
+local function began_read(began, token, question)
+  local found = redis.call('GET', began)
+  if not found or found:sub(1, #token) ~= token then
+    return nil
+  end
+  local asked, stamp = found:match(' (%S+) (%d+)$')
+  return not question or asked == question and stamp
+end
 
 local function item_read(keys, id)
   local found = redis.call('HGET', keys[1], id)

@@ -7,7 +7,7 @@ import time
 
 from celery import Celery
 
-from celery_heimdall import HeimdallTask, Unique
+from celery_heimdall import Concurrency, HeimdallTask, RateLimit, Unique
 from celery_toolkit_testkit.events import log_event
 
 app = Celery("ruled")
@@ -21,8 +21,8 @@ app.conf.update(
 )
 
 
-def body(task, key, seconds=0.0):
-    log_event(what="begin", task=task.name, id=task.request.id, key=key, retries=task.request.retries)
+def body(task, key, seconds=0.0, **fields):
+    log_event(what="begin", task=task.name, id=task.request.id, key=key, retries=task.request.retries, **fields)
     time.sleep(seconds)
     log_event(what="end", task=task.name, id=task.request.id, key=key)
     return key
@@ -31,3 +31,51 @@ def body(task, key, seconds=0.0):
 @app.task(bind=True, base=HeimdallTask, unique=Unique(by="key"), name="late", acks_late=True)
 def late(self, key, seconds=0.0):
     return body(self, key, seconds)
+
+
+@app.task(
+    bind=True, base=HeimdallTask, unique=Unique(by="key"), limits=[RateLimit("1/2s", strategy="retry")], name="again"
+)
+def again(self, key):
+    return body(self, key, max_retries=self.max_retries)
+
+
+@app.task(
+    bind=True,
+    base=HeimdallTask,
+    unique=Unique(),
+    limits=[RateLimit("1/h", name="rare", strategy="drop")],
+    name="dropped",
+)
+def dropped(self, key):
+    return body(self, key)
+
+
+@app.task(bind=True, base=HeimdallTask, unique=Unique(), limits=[RateLimit("1/h", strategy="raise")], name="raised")
+def raised(self, key):
+    return body(self, key)
+
+
+@app.task(
+    bind=True,
+    base=HeimdallTask,
+    limits=[Concurrency(1, name="desk"), RateLimit("2/h", name="desk", strategy="raise")],
+    name="mixed",
+)
+def mixed(self, key, seconds=0.0):
+    return body(self, key, seconds)
+
+
+@app.task(bind=True, base=HeimdallTask, limits=[RateLimit("100/s", name="stopped", paused=True)], name="paused")
+def paused(self, key):
+    return body(self, key)
+
+
+@app.task(bind=True, base=HeimdallTask, heimdall={"times": 1, "per": 3}, name="slowly")
+def slowly(self, key):
+    return body(self, key)
+
+
+@app.task(name="total")
+def total(values):
+    return values
