@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from celery_toolkit_core.log import event
 
-from .consuming import companions
-
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -47,6 +45,8 @@ class HandOff:
         # What others want: (partition, whether it is to be consumed).
         self._wishes: deque[tuple[int, bool]] = deque()
         self._leaving: set[int] = set()
+        #: Whether the last look into the queues has found something.
+        self.is_polled_full = False
         # Endings of the further queues that other packages consume beside each queue.
         self._endings: set[str] = set()
 
@@ -72,32 +72,39 @@ class HandOff:
         self._consumer = consumer
         self._lane.consumer = consumer
         self._queues.attach(consumer)
-        left = self._lane.take_back()
-        self._queues.give_back(left)
-        self._wishes.extendleft((number, True) for number in self.consumed - self._leaving)
+        # Celery has dropped what its pool had not begun.
+        self._queues.give_back(self._lane.take_back())
+        self._wishes.extendleft((number, True) for number in self.consumed)
         self.consumed = frozenset()
 
-    def disconnect(self, consumer: Any) -> None:
-        """The broker's connection is lost: consume nothing at first when it is back."""
-        self._queues.disconnect(self._lane.everything())
-        consumer.app.amqp.queues.deselect(self._with_companions(self.consumed))
-        self._lane.disconnect()
+    def disconnect(self) -> None:
+        """The consumer's connection to the broker is lost."""
+        if not self._queues.outlives_connection:
+            self._lane.cut_off()
+
+    def add_companion(self, queue: str) -> None:
+        """Another package has a queue beside that of a partition, and surely beside the others' as well."""
+        number = self._partitions.number(queue)
+        ending = queue.removeprefix(self._partitions.queue(number or 0))
+        if ending not in self._endings:
+            self._endings.add(ending)
+            self._consume(self.consumed)
 
     def tick(self) -> None:
         """Do what is to be done; often, and quick when there is nothing."""
-        self._take_wishes()
-        if self._leaving:
+        if self._wishes:
+            self._take_wishes()
+        if self._leaving or self._lane.partitions_in_hand() - self.consumed:
             self._empty()
-        for entry in self._lane.take_unheard():
-            self._queues.forget(entry)
         self._lane.resume()
+        self.is_polled_full = self._queues.poll(self._lane) > 0
 
     def close(self) -> None:
-        """A warm shutdown begins: give back all that has not started; what runs goes on."""
-        self._queues.cancel(self._with_companions(self.consumed))
+        """A shutdown begins: consume no more, and give back all that has not started; what runs goes on."""
+        self._wishes.clear()
+        self._queues.cancel(sorted(self.consumed))
         self._leaving |= self.consumed
         self.consumed = frozenset()
-        self._queues.drain()
         self._empty()
 
     def finish(self) -> None:
@@ -107,51 +114,43 @@ class HandOff:
 
     def _take_wishes(self) -> None:
         enter: set[int] = set()
+        leave: set[int] = set()
         later = []
         while self._wishes:
             number, wanted = self._wishes.popleft()
-            if wanted and number in self._leaving:
-                later.append((number, wanted))
-            elif wanted:
-                enter.add(number)
-            else:
+            if not wanted:
                 enter.discard(number)
-                self._leaving.add(number)
+                leave.add(number)
+            elif number in self._leaving or number in leave:
+                later.append((number, wanted))
+            else:
+                enter.add(number)
         self._wishes.extend(later)
-        gone = self._leaving & self.consumed
+        self._leaving |= leave
+        gone = leave & self.consumed
         if gone:
-            self._queues.cancel(self._with_companions(gone))
+            self._queues.cancel(sorted(gone))
             self.consumed -= gone
         enter -= self.consumed
         if enter:
-            self._learn_endings()
-            self._queues.consume(
-                [
-                    f"{self._partitions.queue(number)}{ending}"
-                    for number in sorted(enter)
-                    for ending in ("", *sorted(self._endings))
-                ]
-            )
+            self._consume(enter)
             self.consumed |= enter
         if gone or enter:
             event(logger, logging.INFO, "chain_router_consuming", partitions=len(self.consumed), new=len(enter))
 
+    def _consume(self, numbers: Iterable[int]) -> None:
+        # Such as `celery.wake` beside `celery`: then there is one beside every queue.
+        names = self._consumer.app.amqp.queues.consume_from
+        for name in names:
+            if self._partitions.number(name) is None:
+                self._endings |= {other.removeprefix(name) for other in names if other.startswith(f"{name}.")}
+        self._queues.consume(sorted(numbers), sorted(self._endings))
+
     def _empty(self) -> None:
         """Whatever has not started goes back to its queue, at its head and in its order."""
-        self._queues.give_back(self._lane.take_back(self._leaving))
+        self._queues.give_back(self._lane.take_back(self._lane.partitions_in_hand() - self.consumed))
         self._queues.give_back(self._lane.take_unanswered(ANSWER))
-        if self._queues.is_settled():
+        if self._queues.is_settled:
             empty = {number for number in self._leaving if not self._lane.has_in_hand(number)}
             self._leaving -= empty
             self.emptied |= empty
-
-    def _with_companions(self, numbers: Iterable[int]) -> list[str]:
-        names = [self._partitions.queue(number) for number in sorted(numbers)]
-        return [*names, *(companion for name in names for companion in companions(self._consumer, name))]
-
-    def _learn_endings(self) -> None:
-        # A companion such as `celery.wake` beside `celery` says that every queue has one.
-        for name in tuple(self._consumer.app.amqp.queues.consume_from):
-            if self._partitions.number(name) is None:
-                found = companions(self._consumer, name)
-                self._endings |= {other.removeprefix(name) for other in found if self._partitions.number(other) is None}

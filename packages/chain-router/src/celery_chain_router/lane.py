@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -35,9 +35,6 @@ IN_LANE = "chain_router_lane"
 #: In a task's request: the fence of the partition at the start of the body.
 FENCE = "chain_router_fence"
 
-#: Ends after which the broker is to deliver the message once more.
-_COMES_AGAIN = ("requeued", "terminated")
-
 #: The key of messages that their caller has sent to this very partition.
 _PINNED = -1
 
@@ -52,8 +49,8 @@ class Entry:
         tag: The broker's delivery tag.
         stage: ``waiting`` for its key's turn; ``passed`` to Celery, which may keep it for a rate limit or an ETA;
             ``running``: given to the pool.
-        is_cut_off: The connection over which it came is gone; an acknowledgement may not arrive.
-        ended: When its task ended, and how.
+        is_cut_off: The connection over which it came is gone; nobody waits for its answer.
+        ended: The moment at which its task ended.
     """
 
     __slots__ = ("delivery", "ended", "go", "has_slot", "is_cut_off", "key", "partition", "queue", "stage", "tag")
@@ -67,7 +64,7 @@ class Entry:
         self.stage: Literal["waiting", "passed", "running"] = "waiting"
         self.has_slot = False
         self.is_cut_off = False
-        self.ended: tuple[float, Outcome | None] | None = None
+        self.ended = 0.0
         self.go: Callable[[], Any] = delivery.hand_over
 
 
@@ -133,14 +130,10 @@ class Lane(Follower):
             if replaced is not None:
                 self._remove(replaced)
             self._entries[entry.tag] = entry
-        if entry.key is None or delivery.message.headers.get("eta"):
-            # What has no key has no order. An ETA is no place in a queue: it takes its turn when it is due.
-            if self._fence(number) is not None:
-                entry.stage = "passed"
-                entry.go()
-            else:
-                with self._lock:
-                    self._ready.append(entry)
+        if delivery.message.headers.get("eta") and self._fence(number) is not None:
+            # An ETA is no place in a queue: it takes its turn when it is due.
+            entry.stage = "passed"
+            entry.go()
         else:
             self._queue_up(entry)
 
@@ -155,7 +148,7 @@ class Lane(Follower):
             if entry is None:
                 return forward(request)
             request.execute_using_pool = lambda pool, **options: self._execute(entry, request, forward, pool, options)
-            if entry.key is None or self._has_turn(entry):
+            if entry.has_slot:
                 return forward(request)
             entry.stage, entry.go = "waiting", lambda: forward(request)
             self._queue_up(entry)
@@ -199,21 +192,19 @@ class Lane(Follower):
     def take_unanswered(self, seconds: float) -> list[Entry]:
         """What ended longer ago than so many seconds without having been acknowledged or rejected."""
         now = time.monotonic()
-        return self._take_ending(lambda entry, moment, _: now - moment > seconds)
-
-    def take_unheard(self) -> list[Entry]:
-        """What has ended well after the connection, over which it is to be acknowledged, was lost."""
-        return self._take_ending(lambda entry, _, outcome: entry.is_cut_off and outcome not in _COMES_AGAIN)
-
-    def everything(self) -> list[Entry]:
-        """All that is in hand."""
         with self._lock:
-            return [*self._entries.values(), *self._ending.values()]
+            self._settle()
+            found = [entry for entry in self._ending.values() if now - entry.ended > seconds]
+            for entry in found:
+                del self._ending[entry.tag]
+        return found
 
-    def disconnect(self) -> None:
-        """The connection over which all of it came is gone."""
-        for entry in self.everything():
-            entry.is_cut_off = True
+    def cut_off(self) -> None:
+        """The connection over which all of it came is gone, and the broker delivers it again."""
+        with self._lock:
+            for entry in self._entries.values():
+                entry.is_cut_off = True
+            self._ending.clear()
 
     def has_in_hand(self, partition: int) -> bool:
         """Whether a body of this partition runs, or the broker has not heard yet how one ended."""
@@ -221,37 +212,47 @@ class Lane(Follower):
             self._settle()
             return any(entry.partition == partition for entry in (*self._entries.values(), *self._ending.values()))
 
+    def partitions_in_hand(self) -> set[int]:
+        """The partitions of all that has not ended."""
+        with self._lock:
+            return {entry.partition for entry in self._entries.values()}
+
     @property
     def tags(self) -> set[Any]:
         """The delivery tags of all that is in hand."""
         with self._lock:
             return {*self._entries, *self._ending}
 
-    def held_back(self, partition: int) -> int:
-        """How many messages of a partition wait for their key's turn."""
+    @property
+    def occupied(self) -> int:
+        """How many messages are with the pool, or next."""
+        return self._used + len(self._ready)
+
+    def held_back(self) -> Counter[int]:
+        """Partition -> how many of its messages wait for their key's turn."""
+        waiting: Counter[int] = Counter()
         with self._lock:
-            return sum(entry.stage == "waiting" and entry.partition == partition for entry in self._entries.values())
+            for (partition, _), turns in self._turns.items():
+                waiting[partition] += len(turns) - 1
+        return waiting
 
     def ended(self, delivery: Delivery, outcome: Outcome) -> None:
         """The next one of that key has its turn."""
-        self._leave(delivery, outcome)
+        self._leave(delivery)
 
     def handed_back(self, delivery: Delivery) -> None:
         """Likewise: another package has taken it, and brings it back as a new message."""
-        self._leave(delivery, None)
+        self._leave(delivery)
 
     def _queue_up(self, entry: Entry) -> None:
-        assert entry.key is not None
         with self._lock:
-            turns = self._turns.setdefault(entry.key, deque())
-            turns.append(entry)
+            # What has no key has no order: it is its own turn.
+            turns = deque([entry]) if entry.key is None else self._turns.setdefault(entry.key, deque())
+            if entry.key is not None:
+                turns.append(entry)
             if turns[0] is entry:
                 self._ready.append(entry)
         self._pump()
-
-    def _has_turn(self, entry: Entry) -> bool:
-        with self._lock:
-            return entry.has_slot
 
     def _pump(self) -> None:
         """Let go whoever can go; one thread at a time, and not once more from inside (the solo pool runs bodies in)."""
@@ -274,12 +275,12 @@ class Lane(Follower):
 
     def _next(self) -> Entry | None:
         for entry in self._ready:
-            if self._fence(entry.partition) is not None and (self._used < self._slots() or entry.key is None):
+            if self._used >= self._slots():
+                return None
+            if self._fence(entry.partition) is not None:
                 self._ready.remove(entry)
-                if entry.key is not None:
-                    entry.has_slot = True
-                    self._used += 1
-                entry.stage = "passed"
+                entry.has_slot, entry.stage = True, "passed"
+                self._used += 1
                 return entry
         return None
 
@@ -308,14 +309,15 @@ class Lane(Follower):
             entry = self._entries.get(delivery.message.delivery_tag)
         return entry if entry is not None and entry.delivery is delivery else None
 
-    def _leave(self, delivery: Delivery, outcome: Outcome | None) -> None:
+    def _leave(self, delivery: Delivery) -> None:
         with self._lock:
             entry = self._entries.get(delivery.message.delivery_tag)
             if entry is None or entry.delivery is not delivery:
                 return
             self._remove(entry)
-            entry.ended = time.monotonic(), outcome
-            self._ending[entry.tag] = entry
+            entry.ended = time.monotonic()
+            if not entry.is_cut_off:
+                self._ending[entry.tag] = entry
             self._settle()
         self._pump()
 
@@ -338,17 +340,9 @@ class Lane(Follower):
             entry.has_slot = False
             self._used -= 1
 
-    def _take_ending(self, wanted: Callable[[Entry, float, Outcome | None], bool]) -> list[Entry]:
-        with self._lock:
-            found = [entry for entry in self._ending.values() if entry.ended and wanted(entry, *entry.ended)]
-            for entry in found:
-                del self._ending[entry.tag]
-            self._settle()
-        return found
-
     def _settle(self) -> None:
         for tag, entry in list(self._ending.items()):
-            if entry.delivery.message.acknowledged and not entry.is_cut_off:
+            if entry.delivery.message.acknowledged:
                 del self._ending[tag]
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery.signals import worker_shutting_down
 from celery.worker import state
+from redis.exceptions import RedisError
 
 from celery_toolkit_core.celery.deliveries import forget_dropped
 from celery_toolkit_core.celery.worker import WorkerStep, install
@@ -40,8 +41,8 @@ LOOK = 0.5
 #: Seconds between two looks while a partition is on its way to us or away from us.
 BUSY_LOOK = 0.1
 
-#: Seconds within which the event loop notices what other threads wish for.
-TICK = 0.1
+#: Seconds between two ticks of the consumer's thread while messages come; see the setting `poll` for the longest.
+TICK = 0.005
 
 _EX_FAILURE = 1
 
@@ -60,7 +61,7 @@ def enter(worker: Any, router: ChainRouter, presence: Presence, membership: Memb
     """
     assert router.partitions is not None
     tenure = Tenure(Ownership(membership, router.partitions.count), presence)
-    queues = queues_of(worker.app, router.partitions, lambda: tenure.is_sure)
+    queues = queues_of(worker.app, router.partitions, tenure)
     try:
         tenure.beat()
     except ToolkitError:
@@ -104,6 +105,9 @@ class PartitionStep(WorkerStep):
         )
         self.hand_off = HandOff(self.partitions, self.lane, self.queues)
         self.mover = Keeper("chain-router-mover")
+        self.ticker = Keeper("chain-router-ticker")
+        self._longest_tick = settings_of(consumer.app).poll
+        self._next_tick = TICK
         self._consumer = consumer
         self._move_job: Any = None
         self._tick_timer: Any = None
@@ -117,6 +121,8 @@ class PartitionStep(WorkerStep):
         consumer.on_task_request = self.lane.wrap_task_request(consumer.on_task_request)
         self._celerys_disconnect = consumer.on_connection_error_after_connected
         consumer.on_connection_error_after_connected = self._disconnect
+        self._celerys_add_queue = consumer.add_task_queue
+        consumer.add_task_queue = self._add_queue
 
     def prepare(self, consumer: Any) -> None:
         """Begin to give signs of life, and to look at what this worker is to have."""
@@ -124,6 +130,15 @@ class PartitionStep(WorkerStep):
         lease = self.tenure.ownership.membership.lease
         self.keeper.every(lease / 3, self._beat, at_once=True)
         self._move_job = self.mover.every(min(LOOK, lease / 3), self._move, at_once=True)
+        if consumer.hub is None:
+            tick = self._tick
+            if self.queues.is_bound_to_consumer:
+
+                def tick() -> None:
+                    # The consumer looks between two messages, and every two seconds.
+                    consumer.call_soon(self._tick)
+
+            self.ticker.every(self._longest_tick, tick)
         worker_shutting_down.connect(self._announce_end, weak=False)
 
     def start(self, consumer: Any) -> None:
@@ -133,11 +148,14 @@ class PartitionStep(WorkerStep):
         super().start(consumer)
         self.mover.start()
         if consumer.hub is not None:
-            # Celery ends it with the connection; the loop has no other way to hear of other threads.
-            self._tick_timer = consumer.timer.call_repeatedly(TICK, self._tick)
+            # The loop has no other way to hear of other threads. Celery ends the timer with the connection.
+            self._tick_in_loop()
+        else:
+            self.ticker.start()
 
     def stop(self, consumer: Any) -> None:
         """At a shutdown: give back what has not started. A reconnect has no connection to do so."""
+        self.ticker.stop()
         if self._tick_timer is not None:
             self._tick_timer.cancel()
         if consumer.connection is not None and not self._is_closing:
@@ -193,22 +211,13 @@ class PartitionStep(WorkerStep):
         is_busy = self._going or targets - self.tenure.held.keys() or self.hand_off.is_busy
         if is_busy and not self._is_closing:
             self._move_job.soon(BUSY_LOOK)
-        if self._consumer.hub is None:
-            # Without an event loop the consumer looks between two messages, and every two seconds.
-            self._consumer.call_soon(self._tick)
 
     def _take_over(self) -> None:
         fences = self.tenure.acquire()
         if not fences:
             return
-        adopted = self.queues.adopt(fences, self.lane.tags)
-        event(
-            logger,
-            logging.INFO,
-            "chain_router_took_over",
-            partitions=sorted(fences),
-            adopted=sum(adopted.values()),
-        )
+        adopted = self.queues.adopt(fences, self.lane)
+        event(logger, logging.INFO, "chain_router_took_over", partitions=sorted(fences), adopted=adopted)
         self._call_hook(self.on_assign, fences)
         self.tenure.hold(fences)
         self.hand_off.enter(fences)
@@ -228,15 +237,28 @@ class PartitionStep(WorkerStep):
             except Exception:  # a user's function: the partition moves all the same
                 logger.exception("chain_router_hook_failed partition=%s", number)
 
+    def _tick_in_loop(self) -> None:
+        self._tick()
+        # At once while there is work, then more and more seldom.
+        self._next_tick = TICK if self.hand_off.is_polled_full else min(self._longest_tick, self._next_tick * 1.5)
+        if not self._is_closing:
+            self._tick_timer = self._consumer.timer.call_after(self._next_tick, self._tick_in_loop)
+
     def _tick(self) -> None:
         try:
             self.hand_off.tick()
-        except self._consumer.connection_errors as error:
-            # The consumer's own connection will tell, if it is that; ours is tried again.
-            event(logger, logging.WARNING, "chain_router_hand_off_failed", error=repr(error))
+        except (ToolkitError, RedisError, *self._consumer.connection_errors) as error:
+            self.hand_off.is_polled_full = False
+            event(logger, logging.WARNING, "chain_router_look_failed", error=repr(error))
+
+    def _add_queue(self, queue: str, *args: Any, **options: Any) -> Any:
+        if self.partitions.number(queue) is None:
+            return self._celerys_add_queue(queue, *args, **options)
+        self.hand_off.add_companion(queue)
+        return None
 
     def _disconnect(self, error: BaseException) -> None:
-        self.hand_off.disconnect(self._consumer)
+        self.hand_off.disconnect()
         self._celerys_disconnect(error)
 
     def _announce_end(self, **_: Any) -> None:

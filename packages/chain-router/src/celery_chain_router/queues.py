@@ -2,66 +2,68 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from .errors import BrokerNotSupported
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from .lane import Entry
+    from .lane import Entry, Lane
     from .partitions import Partitions
+    from .tenure import Tenure
 
 
 class PartitionQueues(Protocol):
-    """The partitions' queues on the broker. All but `adopt` and `backlog` is for the consumer's own thread."""
+    """The partitions' queues on the broker, as one worker sees them."""
+
+    #: Whether messages in hand, and their acknowledgements, survive a loss of the consumer's connection.
+    outlives_connection: ClassVar[bool]
+
+    #: Whether `consume`, `cancel` and `poll` must run in the consumer's own thread.
+    is_bound_to_consumer: ClassVar[bool]
 
     def attach(self, consumer: Any) -> None:
-        """Meet the consumer, at its start and after each reconnect."""
+        """Meet the consumer, at its start and after each reconnect; nothing is consumed yet."""
 
-    def consume(self, queues: Sequence[str]) -> None:
-        """Begin to consume."""
+    def consume(self, numbers: Sequence[int], endings: Sequence[str]) -> None:
+        """Consume these partitions' queues, and beside each the further ones with these endings."""
 
-    def cancel(self, queues: Sequence[str]) -> None:
-        """Consume no more; messages that are on their way still come, see `is_settled`."""
+    def cancel(self, numbers: Sequence[int]) -> None:
+        """Consume them no more; when this returns, no message of theirs is on its way."""
 
-    def is_settled(self) -> bool:
-        """Whether everything that was on its way at the last `cancel` has come."""
-
-    def drain(self) -> None:
-        """Wait until that is so, when the event loop runs no more."""
+    def poll(self, lane: Lane) -> int:
+        """Look for messages, where the broker does not bring them by itself; how many came."""
 
     def give_back(self, entries: Sequence[Entry]) -> None:
         """Bring messages of this worker back to the head of their queues; in the order given, the first in front."""
 
-    def adopt(self, fences: Mapping[int, int], mine: Collection[Any]) -> Mapping[int, int]:
-        """Bring back what former owners of partitions had unacknowledged: partition -> number of messages.
+    @property
+    def is_settled(self) -> bool:
+        """Whether the broker has been told how everything ended."""
+
+    def adopt(self, fences: Mapping[int, int], lane: Lane) -> int:
+        """Bring back what former owners of partitions had unacknowledged: how many messages.
 
         Args:
             fences: Partition -> fence of the new owner.
-            mine: Delivery tags that this process has in hand itself.
+            lane: What this process has in hand itself.
         """
 
-    def disconnect(self, entries: Iterable[Entry]) -> None:
-        """The connection is lost: these messages of it are not to be brought back by kombu."""
-
-    def forget(self, entry: Entry) -> None:
-        """Acknowledge a message that was received over a connection that is gone."""
-
-    def backlog(self, queues: Sequence[str]) -> tuple[list[int], list[int] | None]:
-        """Waiting and, where the broker tells, unacknowledged messages of each queue."""
+    def backlog(self) -> tuple[list[int], list[int] | None]:
+        """For each partition: how many messages wait and, where the broker tells, how many are unacknowledged."""
 
     def close(self) -> None:
-        """Close the connection for all this."""
+        """Close the connections for all this."""
 
 
-def queues_of(app: Any, partitions: Partitions, may_fetch: Callable[[], bool]) -> PartitionQueues:
+def queues_of(app: Any, partitions: Partitions, tenure: Tenure | None = None) -> PartitionQueues:
     """The partitions' queues on an application's broker.
 
     Args:
         app: The application.
         partitions: The queues.
-        may_fetch: Tells whether this process certainly holds its partitions.
+        tenure: What this process holds; not needed for `backlog`.
 
     Raises:
         BrokerNotSupported: It is neither a Redis nor RabbitMQ.
@@ -72,7 +74,7 @@ def queues_of(app: Any, partitions: Partitions, may_fetch: Callable[[], bool]) -
     with app.connection_for_read() as connection:
         driver = str(connection.transport.driver_type)
     if driver == "redis":
-        return RedisQueues(app, partitions, may_fetch)
+        return RedisQueues(app, partitions, tenure)
     if driver == "amqp":
-        return AmqpQueues(app)
+        return AmqpQueues(app, partitions)
     raise BrokerNotSupported(driver)

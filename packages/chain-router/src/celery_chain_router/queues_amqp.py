@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
-
-from .consuming import drop, take_up
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from .lane import Entry
+    from .lane import Entry, Lane
+    from .partitions import Partitions
 
 logger = logging.getLogger(__name__)
 
@@ -20,53 +19,71 @@ class AmqpQueues:
 
     Args:
         app: The application.
+        partitions: The queues.
     """
 
-    def __init__(self, app: Any) -> None:
+    #: Without its connection the broker takes all back, bodies that run or not.
+    outlives_connection: ClassVar[bool] = False
+    is_bound_to_consumer: ClassVar[bool] = True
+
+    def __init__(self, app: Any, partitions: Partitions) -> None:
         self._app = app
+        self._partitions = partitions
         self._consumer: Any = None
 
     def attach(self, consumer: Any) -> None:
-        """Meet the consumer."""
+        """Meet the consumer; what it took up again by itself after a reconnect is dropped."""
         self._consumer = consumer
+        self.cancel(range(len(self._partitions)))
 
-    def consume(self, queues: Sequence[str]) -> None:
-        """Begin to consume."""
-        take_up(self._consumer, queues)
+    def consume(self, numbers: Sequence[int], endings: Sequence[str]) -> None:
+        """Add the queues to the consumer's.
 
-    def cancel(self, queues: Sequence[str]) -> None:
-        """Consume no more; what was on its way comes before the broker's answer, for which this waits."""
-        drop(self._consumer, queues)
+        Not by Celery's ``add_task_queue``: that waits for the broker's answer, and writes a line, for each queue.
+        """
+        queues = self._app.amqp.queues
+        for number in numbers:
+            for ending in ("", *endings):
+                name = f"{self._partitions.queue(number)}{ending}"
+                queue = queues[name] if name in queues or queues.create_missing else queues.new_missing(name)
+                self._consumer.task_consumer.add_queue(queues.select_add(queue))
+        self._consumer.task_consumer.consume()
 
-    def is_settled(self) -> bool:
-        """See `cancel`."""
-        return True
+    def cancel(self, numbers: Iterable[int]) -> None:
+        """Take them out again; messages on their way come before the broker's answer, for which this waits."""
+        dropped = frozenset(numbers)
+        queues = self._app.amqp.queues
+        for name in tuple(queues.consume_from):
+            if self._partitions.number(name) in dropped:
+                queues.deselect(name)
+                if self._consumer.task_consumer is not None:
+                    self._consumer.task_consumer.cancel_by_queue(name)
 
-    def drain(self) -> None:
-        """See `cancel`."""
+    def poll(self, lane: Lane) -> int:
+        """Nothing: messages come by themselves."""
+        return 0
 
     def give_back(self, entries: Sequence[Entry]) -> None:
         """Reject them with requeue; the broker knows each one's place."""
-        for entry in reversed(entries):
+        for entry in entries:
             message = entry.delivery.message
-            if not message.acknowledged:
+            if not (message.acknowledged or entry.is_cut_off):
                 message.reject_log_error(logger, self._consumer.connection_errors, requeue=True)
 
-    def adopt(self, fences: Mapping[int, int], mine: Collection[Any]) -> Mapping[int, int]:
+    @property
+    def is_settled(self) -> bool:
+        """Always: answers go the way that messages come."""
+        return True
+
+    def adopt(self, fences: Mapping[int, int], lane: Lane) -> int:
         """Nothing: the broker did so when it lost the connection."""
-        return {}
+        return 0
 
-    def disconnect(self, entries: Iterable[Entry]) -> None:
-        """Nothing: the broker requeues all of them, those included whose bodies run on."""
-
-    def forget(self, entry: Entry) -> None:
-        """Nothing: the broker delivers it again, and it waits in the lane until the body that runs has ended."""
-
-    def backlog(self, queues: Sequence[str]) -> tuple[list[int], list[int] | None]:
+    def backlog(self) -> tuple[list[int], list[int] | None]:
         """Waiting messages; the broker tells of no queue how many are unacknowledged."""
         waiting = []
         with self._app.connection_for_read() as connection:
-            for name in queues:
+            for name in self._partitions:
                 with connection.channel() as channel:  # a failed look closes its channel
                     try:
                         waiting.append(self._app.amqp.queues[name](channel).queue_declare(passive=True).message_count)
@@ -75,4 +92,4 @@ class AmqpQueues:
         return waiting, None
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Nothing of our own is open."""

@@ -1,227 +1,283 @@
-"""The partitions' queues on a Redis broker: kombu's lists, and its hash of what is not acknowledged."""
+"""The partitions' queues on a Redis broker: kombu's lists, and beside each a hash of what its owner has in hand.
+
+Not by kombu's own consumer. It takes a message off its list before it notes it as unacknowledged, so that a kill in
+between loses it; and the request for it, which names every queue, stays with the server for a second whatever happens
+to the worker. Here one script does both, for many messages at a time, and only for the owner with the highest fence.
+"""
 
 from __future__ import annotations
 
-import json
 import logging
-from collections import defaultdict
-from queue import Empty
-from typing import TYPE_CHECKING, Any
-from uuid import uuid4
+from collections import defaultdict, deque
+from threading import RLock
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import redis
-from kombu.transport.virtual import QoS
+from kombu.transport import virtual
+from kombu.utils import json
 
+from celery_toolkit_core.errors import RedisUnavailable
+from celery_toolkit_core.log import event
 from celery_toolkit_core.scripts import Scripts
 
-from .consuming import drop, take_up
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from .lane import Entry
+    from .lane import Entry, Lane
     from .partitions import Partitions
+    from .tenure import Tenure
 
 logger = logging.getLogger(__name__)
 
-#: Unacknowledged messages that one HSCAN looks at, and that one script brings back.
+#: Messages that one script moves at most; it holds the broker for about a microsecond each.
 PAGE = 200
+
+#: Messages of one partition that may wait for their key's turn; then its queue rests, and the others go on.
+HELD_BACK = 8
+
+
+class TakenMessage(virtual.Message):
+    """A message that a partition's hash knows to be in hand; to answer it takes no connection of the consumer's.
+
+    Args:
+        queues: Where it came from.
+        partition: The partition.
+        number: Its number in the partition's hash.
+        raw: What stood in the list.
+        channel: The consumer's channel, for what kombu decodes by it.
+    """
+
+    _state: str
+
+    def __init__(self, queues: RedisQueues, partition: int, number: int, raw: Any, channel: Any) -> None:
+        if raw.pop("redelivered", False):
+            raw["headers"]["redelivered"] = raw["properties"]["delivery_info"]["redelivered"] = True
+        super().__init__(raw, channel=channel)
+        self.delivery_tag: Any = f"{partition}.{number}"
+        self.partition = partition
+        self.number = number
+        self._queues = queues
+
+    def ack(self, multiple: bool = False) -> None:
+        """Take it out of the hash."""
+        self._answer("ACK")
+        self._queues.acknowledge(self)
+
+    def reject(self, requeue: bool = False) -> None:
+        """Take it out of the hash or, with `requeue`, put it back to the head of its list."""
+        self._answer("REQUEUED" if requeue else "REJECTED")
+        if requeue:
+            self._queues.restore([self])
+        else:
+            self._queues.acknowledge(self)
+
+    def requeue(self) -> None:
+        """Put it back."""
+        self.reject(requeue=True)
+
+    def _answer(self, state: str) -> None:
+        if self.acknowledged:
+            raise self.MessageStateError(f"Message already acknowledged with state: {self._state}")
+        self._state = state
 
 
 class RedisQueues:
     """See `PartitionQueues`.
 
-    kombu waits for messages with one BRPOP of all queues. One that was sent before a queue was dropped may still bring
-    a message of it, for up to a second (`brpop_timeout`): until then we are not done with the queue.
-
     Args:
         app: The application.
         partitions: The queues.
-        may_fetch: Tells whether this process certainly holds its partitions; while it does not, no BRPOP is sent.
+        tenure: What this process holds.
     """
 
-    def __init__(self, app: Any, partitions: Partitions, may_fetch: Callable[[], bool]) -> None:
+    outlives_connection: ClassVar[bool] = True
+    is_bound_to_consumer: ClassVar[bool] = False
+
+    def __init__(self, app: Any, partitions: Partitions, tenure: Tenure | None) -> None:
         self._app = app
         self._partitions = partitions
-        self._may_fetch = may_fetch
+        self._tenure = tenure
         self._consumer: Any = None
-        self._channel: Any = None
         self._connection: Any = None
-        self._polls = 0
-        # Dropped queues whose messages may still come, with the number of the poll that is the last to bring one.
-        self._dropped: dict[str, int] = {}
+        self._scripts: Scripts | None = None
+        # Partition -> the queues that are consumed of it, companions first.
+        self._consumed: dict[int, list[str]] = {}
+        # Partition -> the last number that has arrived here.
+        self._received: dict[int, int] = {}
+        # Answers that the server has not taken yet: what to run, in order.
+        self._unsent: deque[tuple[str, TakenMessage]] = deque()
+        # Pools of threads answer from theirs.
+        self._lock = RLock()
 
     def attach(self, consumer: Any) -> None:
-        """Meet the consumer: from now on its channel asks us before it asks the server."""
+        """Meet the consumer, whose strategies get the messages."""
         self._consumer = consumer
-        self._channel = channel = consumer.task_consumer.channel
-        self._dropped.clear()
-        send = channel._brpop_start
+        self._consumed.clear()
 
-        def send_if_held(*args: Any, **options: Any) -> Any:
-            if not self._may_fetch() and any(self._partitions.number(name) is not None for name in self._queues()):
-                return None
-            self._polls += 1
-            return send(*args, **options)
+    def consume(self, numbers: Sequence[int], endings: Sequence[str]) -> None:
+        """Look into these queues from now on."""
+        for number in numbers:
+            queue = self._partitions.queue(number)
+            self._consumed[number] = [*(f"{queue}{ending}" for ending in endings), queue]
 
-        channel._brpop_start = send_if_held
+    def cancel(self, numbers: Sequence[int]) -> None:
+        """Look into them no more."""
+        for number in numbers:
+            self._consumed.pop(number, None)
 
-    def consume(self, queues: Sequence[str]) -> None:
-        """Begin to consume; from the next BRPOP on."""
-        for name in queues:
-            self._dropped.pop(name, None)
-        take_up(self._consumer, queues)
-
-    def cancel(self, queues: Sequence[str]) -> None:
-        """Consume no more; the BRPOP that is on its way may still bring a message."""
-        callbacks = self._channel.connection._callbacks
-        kept = {name: callbacks[name] for name in queues if name in callbacks}
-        drop(self._consumer, queues)
-        # Without a callback kombu would put such a message at the end of its queue.
-        callbacks.update(kept)
-        self._dropped.update(dict.fromkeys(kept, self._polls))
-
-    def is_settled(self) -> bool:
-        """Whether the BRPOP that knew the dropped queues has answered."""
-        if self._channel._in_poll and self._polls <= max(self._dropped.values(), default=-1):
-            return False
-        callbacks = self._channel.connection._callbacks
-        for name in self._dropped:
-            if name not in self._queues():
-                callbacks.pop(name, None)
-        self._dropped.clear()
-        return True
-
-    def drain(self) -> None:
-        """Read the answer that is on its way."""
-        if self._channel._in_poll:
-            try:
-                self._channel._brpop_read()
-            except Empty:
-                pass
-            except self._consumer.connection_errors:
-                logger.debug("the broker's last answer did not come", exc_info=True)
+    def poll(self, lane: Lane) -> int:
+        """Take as many messages as the pool may want next, at most `HELD_BACK` of a partition that is stuck."""
+        self._send_answers()
+        room = min(PAGE, self._limit() - lane.occupied)
+        assert self._tenure is not None
+        held = [(number, fence) for number in self._consumed if (fence := self._tenure.fence(number)) is not None]
+        if room <= 0 or not held or self._consumer.task_consumer.on_message is None:
+            return 0
+        keys: list[str] = []
+        arguments: list[Any] = [room]
+        waiting = lane.held_back()
+        for number, fence in held:
+            lists = [self._list(queue, priority) for queue in self._consumed[number] for priority in self._steps]
+            keys += [self._hash(number), *lists]
+            arguments += [fence, self._received.get(number, 0), max(0, HELD_BACK - waiting[number]), len(lists)]
+        flat = self._run("take", keys, arguments)
+        # Each look begins with another partition: the first one has an advantage when there is little room.
+        first = next(iter(self._consumed))
+        self._consumed[first] = self._consumed.pop(first)
+        for index in range(0, len(flat), 4):
+            number = held[flat[index] - 1][0]
+            if flat[index + 1]:
+                self._received[number] = flat[index + 1]
+                self._deliver(number, flat[index + 1], flat[index + 3])
+            # else somebody else has it; the next sign of life will say so.
+        return len(flat) // 4
 
     def give_back(self, entries: Sequence[Entry]) -> None:
         """Out of the hash, to the heads of their lists."""
-        if not entries:
-            return
-        client, channel = self._client()
-        tags = [entry.tag for entry in entries]
-        # What is no longer there, somebody else has adopted.
-        found = zip(tags, client.hmget(self._key(channel.unacked_key), tags), strict=True)
-        self._restore(None, [(tag, value) for tag, value in found if value is not None])
-        self._discharge(entries)
+        taken: list[TakenMessage] = []
+        for entry in entries:
+            # A message of another package rides on the one that came.
+            message = getattr(entry.delivery.message, "carrier", entry.delivery.message)
+            if isinstance(message, TakenMessage) and not message.acknowledged:
+                message._state = "REQUEUED"
+                taken.append(message)
+        self.restore(taken)
 
-    def adopt(self, fences: Mapping[int, int], mine: Collection[Any]) -> Mapping[int, int]:
-        """Likewise, for what the former owners had."""
-        client, channel = self._client()
-        for number, fence in fences.items():
-            # First of all, so that a former owner who believes to be one still adopts nothing any more.
-            self._run(channel, number, fence, [], [])
-        orphans: dict[int | None, list[tuple[str, bytes]]] = defaultdict(list)
-        for raw_tag, value in client.hscan_iter(self._key(channel.unacked_key), count=PAGE):
-            tag, partition = raw_tag.decode(), self._partitions.number(_queue_of(value) or "")
-            if partition in fences and tag not in mine:
-                orphans[partition].append((tag, value))
-        adopted = {}
-        for number, found in ((number, orphans[number]) for number in fences if number in orphans):
-            moments = client.zmscore(self._key(channel.unacked_index_key), [tag for tag, _ in found])
-            in_order = sorted(
-                zip(moments, range(len(found)), found, strict=True), key=lambda item: (item[0] or 0.0, item[1])
-            )
-            adopted[number] = self._restore((number, fences[number]), [item for _, _, item in in_order])
-        return {number: count for number, count in adopted.items() if count > 0}
+    def adopt(self, fences: Mapping[int, int], lane: Lane) -> int:
+        """Likewise, for what the former owners had; from now on they take nothing any more."""
+        numbers = list(fences)
+        mine: dict[int, list[str]] = defaultdict(list)
+        for tag in lane.tags:
+            partition, _, number = str(tag).partition(".")
+            mine[int(partition)].append(number)
+        arguments = [item for number in numbers for item in (fences[number], f" {' '.join(mine[number])} ")]
+        flat = self._run("adopt", [self._hash(number) for number in numbers], arguments)
+        self._received.update(zip(numbers, flat[1::2], strict=True))
+        return sum(max(0, count) for count in flat[::2])
 
-    def disconnect(self, entries: Iterable[Entry]) -> None:
-        """Take them out of what kombu restores, which would be what bodies work on, and the rest in reverse."""
-        self._discharge(entries)
+    def acknowledge(self, message: TakenMessage) -> None:
+        """It is done with."""
+        self._unsent.append(("acknowledge", message))
+        self._try_to_send()
 
-    def forget(self, entry: Entry) -> None:
-        """Remove it from the hash."""
-        client, channel = self._client()
-        with client.pipeline() as pipe:
-            pipe.zrem(self._key(channel.unacked_index_key), entry.tag)
-            pipe.hdel(self._key(channel.unacked_key), entry.tag)
-            pipe.execute()
+    def restore(self, messages: Sequence[TakenMessage]) -> None:
+        """Back to the head of their queues; in the order given, the first in front."""
+        # From the newest to the oldest, each to the front.
+        self._unsent.extend(("restore", message) for message in reversed(messages))
+        self._try_to_send()
 
-    def backlog(self, queues: Sequence[str]) -> tuple[list[int], list[int] | None]:
-        """Lengths of the lists, and how many messages of the hash are of each queue."""
-        client, channel = self._client()
+    @property
+    def is_settled(self) -> bool:
+        """Whether the server has been told how everything ended."""
+        return not self._unsent
+
+    def backlog(self) -> tuple[list[int], list[int] | None]:
+        """Lengths of the lists, and sizes of the hashes."""
+        client = self._client()
         with client.pipeline(transaction=False) as pipe:
-            for name in queues:
-                for priority in channel.priority_steps:
-                    pipe.llen(self._key(channel._q_for_pri(name, priority)))
-            lengths = pipe.execute()
-        steps = len(channel.priority_steps)
-        taken: dict[str | None, int] = defaultdict(int)
-        for _, value in client.hscan_iter(self._key(channel.unacked_key), count=PAGE):
-            taken[_queue_of(value)] += 1
-        waiting = [sum(lengths[index * steps : (index + 1) * steps]) for index in range(len(queues))]
-        return waiting, [taken[name] for name in queues]
+            for number, queue in enumerate(self._partitions):
+                pipe.hlen(self._hash(number))
+                for priority in self._steps:
+                    pipe.llen(self._list(queue, priority))
+            sizes = pipe.execute()
+        width = 1 + len(self._steps)
+        rows = [sizes[start : start + width] for start in range(0, len(sizes), width)]
+        # Two of the fields are no messages.
+        return [sum(row[1:]) for row in rows], [max(0, row[0] - 2) for row in rows]
 
     def close(self) -> None:
         """Close our own connection."""
-        connection, self._connection = self._connection, None
+        self._try_to_send()
+        connection, self._connection, self._scripts = self._connection, None, None
         if connection is not None:
             connection.release()
 
-    def _queues(self) -> list[str]:
-        return list(self._channel._active_queues)
+    def _limit(self) -> int:
+        """How many messages this worker may have in hand, those apart that wait for their key or their ETA."""
+        prefetch = self._consumer.prefetch_multiplier
+        pool = self._consumer.controller.max_concurrency or self._consumer.pool.num_processes or 1
+        return int(pool * prefetch) if prefetch else PAGE
 
-    def _discharge(self, entries: Iterable[Entry]) -> None:
-        """Make room for others, and let kombu restore none of them when the channel closes."""
-        if self._channel is not None and self._channel._qos is not None:
-            for entry in entries:
-                QoS.ack(self._channel._qos, entry.tag)
+    def _deliver(self, partition: int, number: int, data: bytes) -> None:
+        consumer = self._consumer.task_consumer
+        try:
+            message = TakenMessage(self, partition, number, json.loads(data), consumer.channel)
+        except Exception:
+            # Not from kombu. It is out of everybody's way, and there for whoever wants to know what it was.
+            queue = self._partitions.queue(partition)
+            logger.exception("chain_router_unreadable queue=%s", queue)
+            self._client().lpush(self._key(f"{queue}.unreadable"), data)
+            self._client().hdel(self._hash(partition), number)
+            return
+        message.accept = consumer.accept or message.accept
+        if message.errors:
+            message._reraise_error(consumer.on_decode_error)
+        else:
+            consumer.on_message(message)
 
-    def _restore(self, adopted: tuple[int, int] | None, found: Sequence[tuple[str, bytes]]) -> int:
-        _, channel = self._client()
-        number, fence = adopted or ("", "")
-        restored = 0
-        # From the newest to the oldest, each to the front: the oldest is then the next to be taken.
-        newest_first = list(reversed(found))
-        for start in range(0, len(newest_first), PAGE):
-            lists: list[str] = []
-            arguments: list[Any] = []
-            for tag, value in newest_first[start : start + PAGE]:
-                queue, message = _queue_of(value), json.loads(value)[0]
-                if queue is None:
-                    continue
-                # The former owner knows the old tag, and must not acknowledge the new delivery by it.
-                message["properties"]["delivery_tag"] = str(uuid4())
-                message["headers"]["redelivered"] = True
-                priority = channel._get_message_priority(message, reverse=False)
-                name = self._key(channel._q_for_pri(queue, priority))
-                if name not in lists:
-                    lists.append(name)
-                arguments += [tag, lists.index(name) + 1, json.dumps(message)]
-            restored += max(0, self._run(channel, number, fence, lists, arguments))
-        return restored
+    def _try_to_send(self) -> None:
+        try:
+            self._send_answers()
+        except (RedisUnavailable, redis.RedisError) as error:
+            event(logger, logging.WARNING, "chain_router_answers_wait", messages=len(self._unsent), error=repr(error))
 
-    def _run(self, channel: Any, number: int | str, fence: int | str, lists: list[str], arguments: list[Any]) -> int:
-        own = [channel.unacked_key, channel.unacked_index_key, f"chain-router.fences.{self._partitions.prefix}"]
-        keys = [*map(self._key, own), *lists]
-        client, _ = self._client()
-        return int(Scripts(client, "celery_chain_router").run("restore", keys, [number, fence, *arguments]))
+    def _send_answers(self) -> None:
+        with self._lock:
+            while self._unsent:
+                what, message = self._unsent[0]
+                hash_key = self._hash(message.partition)
+                if what == "acknowledge":
+                    self._client().hdel(hash_key, message.number)
+                else:
+                    self._run("give_back", [hash_key], [message.number])
+                self._unsent.popleft()
+
+    def _run(self, name: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        client = self._client()
+        if self._scripts is None:
+            self._scripts = Scripts(client, "celery_chain_router")
+        return self._scripts.run(name, keys, arguments)
+
+    def _hash(self, number: int) -> str:
+        return self._key(f"{self._partitions.queue(number)}.taken")
+
+    def _list(self, queue: str, priority: int) -> str:
+        return self._key(self._channel._q_for_pri(queue, priority))
 
     def _key(self, name: str) -> str:
-        return f"{getattr(self._client()[1], 'global_keyprefix', '') or ''}{name}"
+        return f"{getattr(self._channel, 'global_keyprefix', '') or ''}{name}"
 
-    def _client(self) -> tuple[Any, Any]:
-        """A connection of our own: the consumer's may be waiting, or gone."""
+    @property
+    def _steps(self) -> Sequence[int]:
+        return self._channel.priority_steps  # type: ignore[no-any-return]  # kombu has no types
+
+    @property
+    def _channel(self) -> Any:
+        """A channel of our own: the consumer's comes and goes."""
         if self._connection is None:
             self._connection = self._app.connection_for_write()
-        channel = self._connection.default_channel
+        return self._connection.default_channel
+
+    def _client(self) -> redis.Redis:
         # The channel's own client adds the key prefix to some commands only: ours shares its pool and adds it always.
-        return redis.Redis(connection_pool=channel.pool), channel
-
-
-def _queue_of(value: bytes) -> str | None:
-    """The queue of an entry of kombu's hash; ``None`` when it cannot be read."""
-    try:
-        _, _, routing_key = json.loads(value)
-    except (ValueError, TypeError):
-        return None
-    # A partition's queue has its own name for a routing key, with whatever exchange.
-    return routing_key if isinstance(routing_key, str) else None
+        return redis.Redis(connection_pool=self._channel.pool)

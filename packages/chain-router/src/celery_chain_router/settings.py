@@ -27,6 +27,7 @@ class ChainRouterSettings:
         discovery: Whether workers join by themselves and the membership is shared.
         grace: In partition mode, seconds for which the partitions of a worker that was stopped wait for one of its name
             to come back, before others take them over; 0 for no waiting.
+        poll: In partition mode on a Redis broker, seconds between two looks into queues that are empty, at most.
     """
 
     redis_url: str | None = setting(None, text)
@@ -37,3 +38,4 @@ class ChainRouterSettings:
     top_keys: int = setting(20, lambda name, value: count(name, value, least=0, most=1000))
     discovery: bool = setting(True, flag)
     grace: float = setting(10.0, lambda name, value: seconds(name, value, zero=True))
+    poll: float = setting(0.05, seconds)
