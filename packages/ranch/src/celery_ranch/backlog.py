@@ -67,7 +67,7 @@ class Backlog:
 
     def __init__(self, client: Any, keys: KeySpace) -> None:
         self.client = client
-        self.keys = [keys.key(kind) for kind in STRUCTURES]
+        self.keys = tuple(keys.key(kind) for kind in STRUCTURES)
         self._scripts = Scripts(client, "celery_ranch")
 
     def key(self, structure: str) -> str:
@@ -106,15 +106,16 @@ class Backlog:
         state, late, tickets = answer[0].decode(), int(answer[1]), tickets_of(answer[2])
         if state != "claimed":
             return Answer(state, late, tickets)
-        entry, message, label, weight, attempts, weighed, profile, before, waited = answer[3:]
+        message, profile, line = answer[3:]
+        entry, weight, attempts, weighed, before, waited, label = line.decode().split(" ", 6)
         claimed = Claimed(
-            entry.decode(),
+            entry,
             token,
             message,
-            label.decode(),
+            label,
             float(weight),
             int(attempts),
-            bool(weighed),
+            weighed == "1",
             profile,
             int(before) / 1000,
             max(0, int(waited)) / 1000,

@@ -151,7 +151,9 @@ class Claims:
         with self._lock:
             while self._reports and len(reports) < _MOST_REPORTS:
                 reports.append(self._reports.popleft())
-        return reports
+        # That a body has begun is of no interest once it has ended.
+        ended = {report.entry for report in reports if report.kind == "end"}
+        return [report for report in reports if report.kind != "start" or report.entry not in ended]
 
     def _put_back(self, reports: list[Report]) -> None:
         with self._lock:
