@@ -10,7 +10,7 @@ from pathlib import Path
 from celery import Celery, shared_task
 from celery.exceptions import Ignore, Reject
 
-from celery_ranch import RanchTask, lru_task
+from celery_ranch import RanchTask, lru_task, signals
 from celery_toolkit_testkit import log_event
 
 app = Celery("ranch_fair", broker=os.environ["CELERY_BROKER_URL"], backend=os.environ["CELERY_RESULT_BACKEND"])
@@ -23,6 +23,19 @@ app.conf.update(
     ranch_lease=float(os.environ.get("RANCH_LEASE", "30")),
     ranch_max_attempts=int(os.environ.get("RANCH_ATTEMPTS", "3")),
 )
+if "RANCH_METRICS_PORT" in os.environ:
+    app.conf.update(ranch_metrics_enabled=True, ranch_metrics_port=int(os.environ["RANCH_METRICS_PORT"]))
+if "RANCH_TYPO" in os.environ:
+    app.conf.ranch_leese = 3
+if "RANCH_SIGNALS" in os.environ:
+
+    @signals.task_claimed.connect(weak=False)
+    def claimed(waited, **_):
+        log_event(what="claimed", waited=waited)
+
+    @signals.task_settled.connect(weak=False)
+    def settled(lru_key, outcome, **_):
+        log_event(what="settled", lru_key=lru_key, outcome=outcome)
 
 
 @lru_task(app)
@@ -91,6 +104,12 @@ def die_once(path):
 def parent(text):
     note.delay(text)
     return text
+
+
+@lru_task(app, on_full="drop")
+def scatter(times):
+    if times:
+        log_event(what="scattered", states=[scatter.delay(0).state for _ in range(times)])
 
 
 @lru_task(app, bind=True)
