@@ -55,6 +55,11 @@ class KeyRules:
             kwargs: Arguments by name.
             task: The task itself where it is known.
         """
+        if kwargs and self.routing_key is not None and self.extractor is None:
+            # Nearly every call: a fifth of the time of the loop below, which says the same.
+            value = kwargs.get(self.routing_key)
+            if type(value) is str:
+                return value, key_bytes(value)
         for value in self._values(name, args or (), kwargs or {}, task):
             if value is None:
                 continue

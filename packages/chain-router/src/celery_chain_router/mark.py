@@ -8,6 +8,14 @@ from typing import Any
 HEADER = "chain_router"
 
 
+def routed(queue: str, key: int, ring: str) -> dict[str, Any]:
+    """The mark of a routed message as a header's value; see `Mark` for what is in it.
+
+    A function of its own, because every call that is sent passes here: an object would take five times as long.
+    """
+    return {"queue": queue, "key": f"{key:016x}", "ring": ring}
+
+
 @dataclass(frozen=True, slots=True)
 class Mark:
     """What the router decided for a message.
@@ -30,7 +38,7 @@ class Mark:
         """The mark as a header's value: plain data for every serialiser."""
         if self.key is None:
             return {"queue": self.queue, "pinned": True}
-        return {"queue": self.queue, "key": f"{self.key:016x}", "ring": self.ring}
+        return routed(self.queue, self.key, self.ring)
 
     @classmethod
     def read(cls, headers: Any) -> Mark | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from celery_toolkit_core.celery.messages import StoredMessage
 from celery_toolkit_core.log import event
 
-from .mark import HEADER, Mark
+from .mark import HEADER, Mark, routed
 from .redis_broker import RedisBroker
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ class Orphans:
         else:
             owner = ring.at(mark.key)
             # As though it had been sent there now: a retry of it follows the ring, and it counts as no foreign view.
-            headers[HEADER] = Mark(owner, mark.key, ring.fingerprint).header()
+            headers[HEADER] = routed(owner, mark.key, ring.fingerprint)
         return owner + queue.removeprefix(worker)
 
 

@@ -16,7 +16,7 @@ from celery_toolkit_core.log import event
 from .destination import chosen_in, declare, drop_destination, is_origin
 from .discovery import find_router
 from .key_rules import KeyRules
-from .mark import HEADER, Mark
+from .mark import HEADER, Mark, routed
 from .options import RouterOptions
 from .partitions import PartitionTable
 from .ring_table import RingTable
@@ -309,7 +309,7 @@ class ChainRouter:
         key = self._hash(name, args, kwargs, task)
         queue = lookup.at(key)
         self._routed[queue] += 1
-        header = {HEADER: Mark(queue, key, lookup.fingerprint).header()}
+        header = {HEADER: routed(queue, key, lookup.fingerprint)}
         options["headers"] = {**headers, **header} if headers else header
         if queue not in self._declared and task is not None:
             declare(queue, task.app)
