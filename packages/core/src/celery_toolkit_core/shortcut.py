@@ -16,7 +16,7 @@ import redis.client
 from redis.connection import ConnectionPool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 
 def _pristine(name: str) -> Any:
@@ -40,6 +40,8 @@ class Shortcut:
 
     def __init__(self, client: Any) -> None:
         self.client = client
+        # Digest of a script -> its keys, and the packed words from EVALSHA to the last key.
+        self._packed_keys: dict[str, tuple[Sequence[str], bytes]] = {}
         self._is_plain = (
             _EXECUTE is not None
             and isinstance(client, redis.Redis)
@@ -53,15 +55,40 @@ class Shortcut:
         Raises:
             RedisError: What redis-py raises.
         """
+        if not self._is_open:
+            return self.client.execute_command(*command)
+        return self._ask(str(command[0]), b"*%d\r\n" % len(command), command)
+
+    def evalsha(self, sha: str, keys: Sequence[str], args: Sequence[str | bytes | float]) -> Any:
+        """Run a script by its digest; keys that come as the same tuple each time are packed once.
+
+        Raises:
+            RedisError: What redis-py raises.
+        """
+        if not self._is_open:
+            return self.client.execute_command("EVALSHA", sha, len(keys), *keys, *args)
+        known, packed = self._packed_keys.get(sha, (None, b""))
+        if known is not keys:
+            packed = _pack(("EVALSHA", sha, len(keys), *keys), self.client.get_encoder().encode)
+            if isinstance(keys, tuple):  # what can change is packed anew
+                self._packed_keys[sha] = keys, packed
+        return self._ask("EVALSHA", b"*%d\r\n%b" % (3 + len(keys) + len(args), packed), args)
+
+    @property
+    def _is_open(self) -> bool:
         client = self.client
-        if not self._is_plain or type(client).execute_command is not _EXECUTE or "execute_command" in vars(client):
-            return client.execute_command(*command)
-        if client.connection is not None:  # one connection for all, behind a lock of its own
-            return client.execute_command(*command)
-        pool = client.connection_pool
-        connection = pool.get_connection(command[0]) if _WANTS_NAME else pool.get_connection()
+        return (
+            self._is_plain
+            and type(client).execute_command is _EXECUTE
+            and "execute_command" not in vars(client)
+            and client.connection is None  # else one connection for all, behind a lock of its own
+        )
+
+    def _ask(self, name: str, head: bytes, rest: Sequence[str | bytes | float]) -> Any:
+        pool = self.client.connection_pool
+        connection = pool.get_connection(name) if _WANTS_NAME else pool.get_connection()
         try:
-            packed = _pack(command, connection.encoder.encode)
+            packed = head + _pack(rest, connection.encoder.encode)
 
             def ask() -> Any:
                 connection.send_packed_command((packed,))
@@ -72,8 +99,8 @@ class Shortcut:
             pool.release(connection)
 
 
-def _pack(command: tuple[str | bytes | float, ...], encode: Callable[[Any], bytes]) -> bytes:
-    parts = [b"*%d\r\n" % len(command)]
+def _pack(command: Sequence[str | bytes | float], encode: Callable[[Any], bytes]) -> bytes:
+    parts = []
     for each in command:
         data = each.encode() if type(each) is str else each if type(each) is bytes else encode(each)
         parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
