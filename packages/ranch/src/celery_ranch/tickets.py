@@ -79,7 +79,9 @@ class TicketStrategy:
         """Claim for one ticket and hand the claimed task to the strategy of its own task."""
         consumer = self._consumer
         try:
-            answer = self._claims.claim(str(message.headers[QUEUE_HEADER]), str(message.headers["id"]), urandom(16).hex())
+            answer = self._claims.claim(
+                str(message.headers[QUEUE_HEADER]), str(message.headers["id"]), urandom(16).hex()
+            )
         except Exception as error:  # noqa: BLE001  # whatever it is, the worker lives and the ticket waits
             event(logger, logging.ERROR, "claim_failed", error=repr(error))
             consumer.timer.call_after(RETURN_DELAY, reject, (logger, consumer.connection_errors, True))
