@@ -59,13 +59,30 @@ def runs_of(events: list[Event], now: float) -> list[Run]:
     return runs
 
 
-def last_holder(task_id: str, holders: dict[str, str]) -> str:
-    """Who does the work of a task that was turned away as a duplicate, perhaps of one that was turned away itself."""
-    seen: set[str] = set()
-    while task_id in holders and task_id not in seen:
-        seen.add(task_id)
-        task_id = holders[task_id]
-    return task_id
+class Frozen:
+    """Which processes were stopped, and when: what such a process began it ends late, under a lease it has lost.
+
+    Args:
+        events: Those of the run; ``freeze`` and ``thaw`` name the same `pids`.
+    """
+
+    def __init__(self, events: list[Event]) -> None:
+        self.spans: dict[int, list[tuple[float, float]]] = defaultdict(list)
+        begun: dict[int, float] = {}
+        for event in events:
+            if event["what"] == "freeze":
+                begun |= dict.fromkeys(event["pids"], event["at"])
+            elif event["what"] == "thaw":
+                for pid in event["pids"]:
+                    self.spans[pid].append((begun.pop(pid, event["at"]), event["at"]))
+
+    def within(self, run: Run) -> bool:
+        """Whether the body was stopped while it ran."""
+        return any(run.start < thaw and freeze < run.end for freeze, thaw in self.spans[run.pid])
+
+    def delayed(self, run: Run, jitter: float) -> bool:
+        """Whether the note of its start may be late: its process had just been stopped."""
+        return any(freeze <= run.start <= thaw + jitter for freeze, thaw in self.spans[run.pid])
 
 
 def judge(
@@ -80,8 +97,8 @@ def judge(
     """Compare what ran with what was submitted.
 
     Args:
-        submitted: One for each accepted task: ``id``, ``kind``, ``key``.
-        events: ``start``, ``end`` and ``kill`` events.
+        submitted: One for each accepted task: ``id``, ``kind``, ``key``, and how often its body is to run, if not once.
+        events: ``start``, ``end``, ``kill``, ``freeze``, ``thaw``, ``restart`` and ``left over`` events.
         now: When the run ended.
         limit: Times and seconds of the limited kind.
         jitter: Seconds that may lie between a grant and the body's note of its start; windows are judged shorter by it.
@@ -91,9 +108,9 @@ def judge(
     runs = runs_of(events, now)
     wanted = {event["id"]: event for event in submitted}
     finished = Counter(run.id for run in runs if run.finished)
-    holders = {event["id"]: event["holder"] for event in events if event["what"] == "turned away"}
-    lost = [task_id for task_id in wanted if not finished[task_id] and not finished[last_holder(task_id, holders)]]
-    twice = [task_id for task_id, count in finished.items() if count > 1]
+    lost = [task_id for task_id in wanted if not finished[task_id]]
+    frozen = Frozen(events)
+    twice = [task_id for task_id, count in finished.items() if count > wanted.get(task_id, {}).get("runs", 1)]
     killed = sum(not run.finished for run in runs)
     strangers = {run.id for run in runs} - set(wanted)
 
@@ -104,15 +121,17 @@ def judge(
             by_key[run.key].append(run)
     for same in by_key.values():
         same.sort(key=lambda run: run.start)
-        for before, after in pairwise(same):
+        # A body that was stopped runs on without its lease, which nobody can prevent; its fence tells it apart.
+        for before, after in pairwise([run for run in same if not frozen.within(run)]):
             if after.start < before.end:
                 overlaps += 1
                 verdict.faults.append(f"overlap of {before.key}: {before} and {after}")
+        for before, after in pairwise(same):
             if before.fence is not None and after.fence is not None and after.fence < before.fence:
                 verdict.faults.append(f"the fence of {before.key} fell: {before} and {after}")
 
     times, per = limit
-    starts = sorted(run.start for run in runs if run.kind == "limited")
+    starts = sorted(run.start for run in runs if run.kind == "limited" and not frozen.delayed(run, jitter))
     crowded = 0
     for first, last in zip(starts, starts[times:], strict=False):
         if last - first < per - jitter:
@@ -124,19 +143,22 @@ def judge(
         verdict.faults.append(f"{len(lost)} lost: {dict(kinds)}, such as {lost[:3]}")
     # A body may be cut down, and one more may have ended without its worker's living to say so: both were in flight.
     kills = sum(event["what"] == "kill" for event in events)
-    in_flight = sum(event.get("in_flight", 0) for event in events if event["what"] == "kill")
-    if len(runs) - len(wanted) - len(strangers) > in_flight:
-        verdict.faults.append(f"{len(runs) - len(wanted)} runs too many for {in_flight} tasks in flight at kills")
+    in_flight = sum(event.get("in_flight", 0) for event in events if event["what"] in ("kill", "freeze"))
+    ordered = sum(event.get("runs", 1) for event in submitted)
+    if len(runs) - ordered - len(strangers) > in_flight:
+        verdict.faults.append(f"{len(runs) - ordered} runs too many for {in_flight} tasks in flight at kills")
+    verdict.faults += [f"left over: {event['text']}" for event in events if event["what"] == "left over"]
     if len(strangers) > ambiguous:
         verdict.faults.append(f"{len(strangers)} tasks ran that nobody submitted")
     verdict.figures = {
         "submitted": len(wanted),
         "finished": len(finished),
         "lost": len(lost),
-        "turned away": sum(task_id in holders and not finished[task_id] for task_id in wanted),
-        "finished twice": len(twice),
+        "finished once too often": len(twice),
         "cut down": killed,
         "kills": kills,
+        "freezes": sum(event["what"] == "freeze" for event in events),
+        "restarts": sum(event["what"] == "restart" for event in events),
         "in flight at kills": in_flight,
         "overlaps": overlaps,
         "crowded windows": crowded,

@@ -48,13 +48,6 @@ def test_what_never_finished_is_lost() -> None:
     assert "1 lost" in faults([task("a"), task("b")], body("a", 1, 2), body("b", 1, None))
 
 
-def test_what_was_turned_away_is_not_lost_when_its_holder_finished() -> None:
-    both = [task("a", "single"), task("b", "single")]
-    away = [{"what": "turned away", "at": 3, "id": "a", "holder": "b"}]
-    assert not faults(both, body("b", 1, 2, kind="single"), away)
-    assert "lost" in faults(both, body("b", 1, None, kind="single"), away)
-
-
 def test_bodies_of_one_key_that_overlap_are_found() -> None:
     both = [task("a", "single"), task("b", "single")]
     assert "overlap" in faults(both, body("a", 1, 3, kind="single"), body("b", 2, 4, kind="single", pid=2))
@@ -66,6 +59,33 @@ def test_a_killed_body_ends_with_its_process() -> None:
     again = body("a", 3, 4, kind="single", pid=2)
     assert not faults(one, body("a", 1, None, kind="single"), kill(2, 1), again)
     assert "overlap" in faults(one, body("a", 1, None, kind="single"), kill(3.5, 1), again)
+
+
+def frozen(since: float, until: float, *pids: int) -> list[dict[str, Any]]:
+    """A process that is stopped and goes on."""
+    return [
+        {"what": "freeze", "at": since, "pids": list(pids), "in_flight": 1},
+        {"what": "thaw", "at": until, "pids": list(pids)},
+    ]
+
+
+def test_a_stopped_body_may_end_late_but_the_next_two_may_not_overlap() -> None:
+    three = [task(name, "single") for name in "abc"]
+    stopped = body("a", 1, 9, kind="single", fence=1)
+    second, third = body("b", 3, 5, kind="single", pid=2, fence=2), body("c", 4, 6, kind="single", pid=3, fence=3)
+    assert not faults(three[:2], stopped, frozen(2, 8, 1), second)
+    assert "overlap" in faults(three[:2], stopped, second)
+    assert "overlap" in faults(three, stopped, frozen(2, 8, 1), second, third)
+
+
+def test_a_body_that_is_to_run_twice_may() -> None:
+    again = body("a", 1, 2), body("a", 3, 4)
+    assert not faults([{**task("a"), "runs": 2}], *again)
+    assert "runs too many" in faults([task("a")], *again)
+
+
+def test_what_is_left_over_is_a_fault() -> None:
+    assert "left over: a lock" in faults([], [{"what": "left over", "at": 1, "text": "a lock"}])
 
 
 def test_a_fence_that_falls_is_found() -> None:
