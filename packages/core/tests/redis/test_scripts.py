@@ -50,6 +50,18 @@ def test_arguments_go_and_come_as_bytes(redis_client):
     assert answer == [b"{x}:k", "ä".encode(), b"1.5"]
 
 
+@pytest.mark.parametrize("kind", [tuple, list])
+def test_other_keys_are_never_mistaken_for_those_of_the_call_before(redis_client, kind):
+    scripts = Scripts(redis_client, PACKAGE)
+    keys = kind(["{k}"])
+    assert [scripts.run("echo", keys, ["x", n])[0] for n in "12"] == [b"{k}"] * 2
+    assert scripts.run("echo", kind(["{k}:other"]), ["x", "y"])[0] == b"{k}:other"
+    assert scripts.run("echo", keys, ["y", "z"]) == [b"{k}", b"y", b"z"]
+    if kind is list:
+        keys[0] = "{k}:changed"
+        assert scripts.run("echo", keys, ["x", "y"])[0] == b"{k}:changed"
+
+
 def test_the_clock_is_the_servers_in_milliseconds(redis_client):
     seconds, _ = redis_client.time()
     assert abs(Scripts(redis_client, PACKAGE).run("now", []) - 1000 * seconds) < 60_000
