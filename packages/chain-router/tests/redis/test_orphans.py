@@ -213,15 +213,14 @@ def test_what_was_chosen_for_a_dead_worker_waits_for_it_again(app, orphans, redi
 
 
 def test_in_hand_out_of_a_queue_with_an_exchange_of_its_own(app, orphans, redis_client):
-    exchange = Exchange("jobs", "topic")
-    for name in ("dead", "a"):
-        app.amqp.queues.add(Queue(name, exchange, f"{name}.#"))
+    # A name of its own: kombu's pooled connections remember by name which queues they have declared.
+    own = Queue("by-topic", Exchange("jobs", "topic"), "jobs.#")
+    app.amqp.queues.add(own)
     with app.producer_pool.acquire(block=True) as producer:
         about = {"task": "work", "id": "x", "argsrepr": "(1, 'c1')"}
-        declare = [app.amqp.queues["dead"]]
-        producer.publish([], exchange=exchange, routing_key="dead.letter", headers=about, declare=declare)
-    assert take(app, "dead", 1) != [None]
-    assert orphans.adopt(GONE, change_ring(app, "a")) == 1
+        producer.publish([], exchange=own.exchange, routing_key="jobs.letter", headers=about, declare=[own])
+    assert take(app, "by-topic", 1) != [None]
+    assert orphans.adopt([Member("by-topic", "gone")], change_ring(app, "a")) == 1
     assert numbers(redis_client, "a") == [1]
 
 
