@@ -89,3 +89,13 @@ class NodeTaken(ShowcaseError):
     """
 
     node: str
+
+
+class FilesInTheWay(ShowcaseError):
+    """``init`` would overwrite something.
+
+    Attributes:
+        files: What is there, relative to the folder.
+    """
+
+    files: list[str]

@@ -5,9 +5,11 @@ import io
 import pytest
 
 from celery_showcase_presets.tour import pictures
+from celery_showcase_presets.tour.plan import Plan
 from celery_showcase_presets.tour.report import Told, page, write
 from celery_showcase_presets.tour.screen import screen
 from celery_showcase_presets.tour.trace import Run, Trace, record
+from celery_toolkit_core.errors import InvalidParameter
 
 RUNS = [
     Run("1", "t.a", "<b>ann</b>", "heavy", 7, 10.0, 11.0),
@@ -26,26 +28,50 @@ def test_a_gantt_has_a_lane_for_each_process_and_a_bar_for_each_run():
 
 
 def test_foreign_text_is_escaped():
-    told = Told("<t>", "<p>", 1.0, ["<k>"], [pictures.gantt(RUNS, {}, "<c>")], broken="<x>")
+    told = Told(1, "<t>", "<p>", 1.0, ["<k>"], [pictures.gantt(RUNS, {}, "<c>")], [("<f>", "<m>")], broken="<x>")
     html = page([told], "<server>", 1.0)
-    for text in ("<t>", "<k>", "<c>", "<x>", "<server>", "<b>"):
+    for text in ("<t>", "<k>", "<c>", "<x>", "<f>", "<m>", "<server>", "<b>ann"):
         assert text not in html
 
 
 def test_a_broken_promise_is_told_in_the_head():
-    assert "A promise was broken" in page([Told("t", "p", 1.0, [], [], broken="no")], "s", 1.0)
-    assert "1 promises, all kept" in page([Told("t", "p", 1.0, ["yes"], [])], "s", 1.0)
+    assert "A promise was broken" in page([Told(1, "t", "p", 1.0, [], [], broken="no")], "s", 1.0)
+    assert "1 promises, all kept" in page([Told(1, "t", "p", 1.0, ["yes"], [])], "s", 1.0)
 
 
 def test_the_page_replaces_an_older_one_and_keeps_its_folder_out_of_version_control(tmp_path):
     for _ in range(2):
-        path = write(tmp_path / "a" / "b", [Told("t", "p", 1.0, ["yes"], [])], "s", 1.0)
+        path = write(tmp_path / "a" / "b", [Told(1, "t", "p", 1.0, ["yes"], [])], "s", 1.0)
     assert {each.name for each in path.parent.iterdir()} == {"report.html", ".gitignore"}
 
 
 def test_the_window_counts_what_lies_inside_at_each_moment():
     assert max(count for _, count in pictures.in_window([0.0, 0.5, 0.9], 1.0)) == 3
     assert max(count for _, count in pictures.in_window([0.0, 1.0, 2.0], 1.0)) == 1
+
+
+def test_nothing_that_started_is_no_window():
+    assert pictures.most_in_window([], 1.0) == 0
+
+
+def test_a_ring_shows_each_worker_and_each_key_where_it_belongs():
+    half = 2**63
+    before = {"a": [half], "b": [2**64 - 1]}
+    html = pictures.rings({"two": (before, {"<k>": (0, "a")}), "one": ({"a": [half]}, {"<k>": (0, "a")})}, "ring")
+    first, second = html.split("<svg")[1:]
+    # Half of the ring each; the one that is left has it all.
+    assert [first.count(f'class="w{number}"') for number in (0, 1)] == [1, 1]
+    assert [second.count(f'class="w{number}"') for number in (0, 1)] == [1, 0]
+    assert "&lt;k&gt;: a" in first
+    assert "<k>" not in html
+    # Position 0 is at the top.
+    assert 'cx="0.00" cy="-58.00"' in first
+
+
+@pytest.mark.parametrize(("name", "value"), [("loop", 0), ("loop", -1), ("delay", -0.1), ("delay", 61.0)])
+def test_what_cannot_be_meant_is_refused_with_its_name(name, value):
+    with pytest.raises(InvalidParameter, match=name):
+        Plan(**{name: value})
 
 
 def test_a_trace_joins_starts_and_ends_and_knows_what_still_runs(tmp_path, monkeypatch):

@@ -25,7 +25,7 @@ PATIENCE = 240
 class Tour:
     """A running ``celery-showcase tour``, told apart from all other processes by its folder for temporary files."""
 
-    def __init__(self, folder, redis_url=None, sabotage=None):
+    def __init__(self, folder, *arguments, redis_url=None, sabotage=None):
         folder.mkdir()
         self.temporary = folder / "tmp"
         self.temporary.mkdir()
@@ -41,7 +41,7 @@ class Tour:
         command = [sys.executable, "-c", "from celery_showcase_presets.cli import main; main()"]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [*command, "tour", "--no-input", "--output", str(self.output)],
+                [*command, "tour", "--no-input", "--output", str(self.output), *arguments],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -76,8 +76,8 @@ class Tour:
 def tour(tmp_path):
     tours = []
 
-    def start(**options):
-        tours.append(Tour(tmp_path / f"tour-{len(tours)}", **options))
+    def start(*arguments, **options):
+        tours.append(Tour(tmp_path / f"tour-{len(tours)}", *arguments, **options))
         return tours[-1]
 
     yield start
@@ -100,7 +100,13 @@ def test_two_tours_at_once_on_one_server_keep_all_promises_and_leave_only_their_
         assert "all kept" in page
         # One file: nothing is loaded from anywhere, and no script runs.
         assert not re.search(r"https?:|<script|<link(?! rel=\"icon\" href=\"data:)|@import|url\(|\bsrc=", page)
-        for picture in ("Who ran where", "How long each client waited", "Customers on their workers", "The limit"):
+        for picture in (
+            "Who ran where",
+            "How long each client waited",
+            "The ring",
+            "The limit",
+            "What Prometheus read",
+        ):
             assert picture in page
     assert redis_client.dbsize() == 0
 
@@ -165,16 +171,24 @@ def test_in_a_terminal_the_tour_waits_for_a_key_before_each_chapter(tmp_path):
         os.close(terminal)
 
 
+def test_choices_that_cannot_be_meant_are_one_line(tour):
+    for wrong, told in ((("--only", "uniqe"), "did you mean"), (("--delay", "-1"), "delay"), (("--loop", "0"), "loop")):
+        stopped = tour(*wrong)
+        assert stopped.wait() == 1
+        (line,) = stopped.text().strip().splitlines()
+        assert told in line
+
+
 #: Chapter -> code that runs first in the tour and in each of its workers, and the promise that it breaks.
 SABOTAGES = {
-    "the light worker dies": (
+    "queues": (
         """
         if role == "light":
             os._exit(3)
         """,
         "the light worker has taken it",
     ),
-    "the heavy pool keeps the tails": (
+    "bulk": (
         """
         import celery_showcase_presets.apps as apps, celery_showcase_presets.tasks as tasks
         apps.HeavyRegistry._own = lambda self, task: True
@@ -183,21 +197,40 @@ SABOTAGES = {
         """,
         "each step ran in the pool of its kind",
     ),
-    "no lock is taken": (
+    "chain": (
+        """
+        from celery_showcase_presets import LightTask
+        if role in (None, "heavy"):
+            LightTask.pool = "heavy"
+        import celery_showcase_presets.apps as apps
+        apps.HeavyRegistry._own = lambda self, task: True
+        """,
+        "heavy first, in its pool, then light in the other",
+    ),
+    "unique": (
         """
         from celery_heimdall import HeimdallTask
         HeimdallTask.apply_async = lambda self, *args, **kw: super(HeimdallTask, self).apply_async(*args, **kw)
         """,
         "ten clicks gave one task id",
     ),
-    "no backlog": (
+    "limit": (
+        """
+        import dataclasses
+        import celery_heimdall.task as task
+        parse = task.parse
+        task.parse = lambda *args: dataclasses.replace(parse(*args), limits=())
+        """,
+        "never more than 5 in a second, over all processes",
+    ),
+    "fair": (
         """
         from celery_ranch import RanchTask
         RanchTask.lru_delay = lambda self, key, *args, **kwargs: self.delay(*args, **kwargs)
         """,
         "with ranch nobody waited for more than 6 bulk tasks",
     ),
-    "routes are drawn by lot": (
+    "route": (
         """
         import random
         from celery_chain_router import ChainRouter
@@ -205,7 +238,7 @@ SABOTAGES = {
         """,
         "each customer has one worker",
     ),
-    "the limit is taken away": (
+    "together": (
         """
         import dataclasses
         import celery_heimdall.task as task
@@ -214,15 +247,30 @@ SABOTAGES = {
         """,
         "heimdall: never more than 5 starts in a second",
     ),
+    "monitor": (
+        """
+        import celery_showcase_presets.metrics as metrics
+        metrics._ENDS = ("failed",)
+        import celery_showcase_presets.tour.stage as stage
+        stage.PATIENCE = 10.0
+        """,
+        "Prometheus was told of each of them, and that no queue holds anything",
+    ),
 }
 
 
-@pytest.mark.parametrize("sabotage", SABOTAGES)
-def test_a_sabotaged_effect_ends_the_tour_with_an_error(tour, sabotage):
-    code, promise = SABOTAGES[sabotage]
+@pytest.mark.parametrize("chapter", SABOTAGES)
+def test_a_sabotaged_chapter_ends_the_tour_with_an_error(tour, chapter):
+    code, promise = SABOTAGES[chapter]
     head = 'import os\nrole = os.environ.get("SHOWCASE_TOUR_ROLE")\n'
-    failed = tour(sabotage=head + "\n".join(line[8:] for line in code.splitlines()))
+    failed = tour("--only", chapter, sabotage=head + "\n".join(line[8:] for line in code.splitlines()))
     assert failed.wait() == 1, failed.text()
     assert f"FAILED: {promise}" in failed.text()
     assert failed.leftovers() == []
     assert f'<li class="broken">{promise}' in (failed.output / "report.html").read_text()
+
+
+def test_every_chapter_is_sabotaged_once():
+    from celery_showcase_presets.tour.chapters import CHAPTERS
+
+    assert list(SABOTAGES) == [chapter.name for chapter in CHAPTERS]

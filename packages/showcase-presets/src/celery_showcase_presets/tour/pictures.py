@@ -72,7 +72,8 @@ def steps(series: Mapping[str, Sequence[tuple[float, int]]], caption: str, *, li
         names.append(f'<li><i class="limit"></i>limit {limit}</li>')
     return _figure(
         caption,
-        f'<div class="gantt"><div class="name top">{top}</div><div class="stairs"><svg viewBox="0 0 100 40" preserveAspectRatio="none"'
+        f'<div class="gantt"><div class="name top">{top}</div><div class="stairs">'
+        f'<svg viewBox="0 0 100 40" preserveAspectRatio="none"'
         f' role="img" aria-label="{escape(caption)}">{"".join(paths)}</svg></div><div></div>{_axis(span)}</div>'
         f'<ul class="legend">{"".join(names)}</ul>',
     )
@@ -88,15 +89,15 @@ def rings(states: Mapping[str, tuple[Mapping[str, Sequence[int]], Mapping[str, t
     """
     workers = sorted({name for positions, _ in states.values() for name in positions})
     keys = sorted({key for _, owned in states.values() for key in owned})
+    colour_of = {name: number % _COLOURS for number, name in enumerate(workers)}
     number_of = {key: str(number) for number, key in enumerate(keys, 1)}
     drawings = []
     for title, (positions, owned) in states.items():
         arcs = "".join(
-            f'<path class="w{workers.index(name) % _COLOURS}" d="{_arc(begin, end)}"/>'
-            for begin, end, name in _stretches(positions)
+            f'<path class="w{colour_of[name]}" d="{_arc(begin, end)}"/>' for begin, end, name in _stretches(positions)
         )
         dots = "".join(
-            f"<g><title>{escape(f'{key}: {worker}')}</title>{_dot(at, number_of[key], workers.index(worker) % _COLOURS)}</g>"
+            f"<g><title>{escape(f'{key}: {worker}')}</title>{_dot(at, number_of[key], colour_of[worker])}</g>"
             for key, (at, worker) in owned.items()
         )
         drawings.append(
@@ -109,10 +110,10 @@ def rings(states: Mapping[str, tuple[Mapping[str, Sequence[int]], Mapping[str, t
         for key in keys
         if key in last
     )
-    legend = "".join(f'<li><i class="c{n % _COLOURS}"></i>worker {escape(name)}</li>' for n, name in enumerate(workers))
+    legend = "".join(f'<li><i class="c{colour}"></i>worker {escape(name)}</li>' for name, colour in colour_of.items())
     return _figure(
         caption,
-        f'<div class="rings">{"".join(drawings)}</div><ul class="legend">{legend}</ul><ul class="legend keys">{named}</ul>',
+        f'<div class="rings">{"".join(drawings)}</div><ul class="legend">{legend}</ul><ul class="legend">{named}</ul>',
     )
 
 
@@ -146,6 +147,8 @@ def _bar(run: Run, sent: Mapping[str, float], begin: float, end: float, colour: 
     stop = run.end if run.end is not None else end
     left, width = (100 * part / (end - begin) for part in (run.start - begin, stop - run.start))
     waited = f", waited {run.start - sent[run.task_id]:.2f} s" if run.task_id in sent else ""
+    # A body that ended in the last moment still shows.
+    left = min(left, 99.5)
     tip = escape(f"{run.client}: {run.task}{waited}, ran {stop - run.start:.2f} s")
     return f'<i class="c{colour}" style="left:{left:.2f}%;width:{width:.2f}%" title="{tip}"></i>'
 

@@ -40,7 +40,7 @@ class Stage:
     trace: Trace
     screen: Plain
     plan: Plan = field(default_factory=Plan)
-    patience: float = PATIENCE
+    patience: float = field(default_factory=lambda: PATIENCE)
     kept: list[str] = field(default_factory=list)
     sent: dict[str, float] = field(default_factory=dict)
     highlights: list[tuple[str, str]] = field(default_factory=list)

@@ -72,8 +72,8 @@ def fair_turns(stage: Stage) -> list[str]:
         all(before > 2 * after for before, after in seen.values()),
         seen,
     )
-    longest = [max(each.seconds for each in waits.values()) for waits in (plain, fair)]
-    stage.highlight(f"{longest[0]:.1f} s → {longest[1]:.1f} s", "the longest wait of a person beside a bulk import")
+    most = [max(each.behind for each in waits.values()) for waits in (plain, fair)]
+    stage.highlight(f"{most[0]} → {most[1]}", "tasks of a bulk import that a person waits for")
     return [
         pictures.comparison(
             [(client, plain[client].seconds, fair[client].seconds) for client in clients],
