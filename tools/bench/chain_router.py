@@ -1,7 +1,7 @@
 """The bench of chain-router: what routing adds to ``delay()``, and a lookup beside uhashring.
 
-With ``CELERY_CHAIN_ROUTER_02=<a Python that has celery-chain-router 0.2 and celery[redis]>`` in the environment, that
-package is measured in the same run.
+celery-chain-router 0.2, which has our import name, is measured in the same run, in an environment that uv makes for it;
+without an index to install it from, its columns say so.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ import json
 import os
 import subprocess
 from functools import partial
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import uhashring  # type: ignore[import-untyped]  # it has no types
 from celery import Celery
-from measure import Operation, Table, judged, kibibytes, ratios, side_by_side
+from measure import Operation, Table, foreign_python, judged, kibibytes, ratios, side_by_side
 
 from celery_chain_router import ChainRouter
 from celery_chain_router.membership import Member, Membership
@@ -63,14 +64,14 @@ def tables() -> Iterator[Table]:
     """All tables of chain-router."""
     theirs: dict[int, list[float]] = {}
     with LocalServer() as server:
-        other = os.environ.get("CELERY_CHAIN_ROUTER_02")
-        for size in SIZES if other else ():
-            # It keeps its workers in a file at home: each run has a home of its own.
-            with TemporaryDirectory() as home:
+        with TemporaryDirectory() as home:
+            other = foreign_python(Path(home), "celery-chain-router==0.2.*", "celery[redis]")
+            for size in SIZES if other else ():
+                # It keeps its workers in a file at home.
                 command = [str(other), "-c", THEIRS, server.url, str(size)]
                 environment = {**os.environ, "HOME": home}
                 done = subprocess.run(command, env=environment, capture_output=True, check=True, timeout=300)
-            theirs[size] = json.loads(done.stdout)
+                theirs[size] = json.loads(done.stdout)
         yield _delay(server.url, theirs)
     yield _lookup(theirs)
 

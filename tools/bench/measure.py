@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import tracemalloc
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from statistics import median
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
@@ -14,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from celery_toolkit_testkit import TcpProxy
+
+HERE = Path(__file__).parent
 
 
 @dataclass
@@ -132,6 +137,24 @@ def kibibytes(make: Callable[[], Any]) -> float:
         tracemalloc.stop()
     del kept
     return size / 1024
+
+
+def foreign_python(folder: Path, *packages: str) -> Path | None:
+    """A Python of its own in `folder` that has these packages, for those that cannot be installed beside ours.
+
+    ``None`` when they cannot be installed; why stands on standard error.
+    """
+    uv = subprocess.run(["sh", HERE.parent / "uv.sh"], capture_output=True, text=True, check=False).stdout.strip()
+    python = folder / "venv" / "bin" / "python"
+    for arguments in (
+        ["venv", "--quiet", "--python", sys.executable, str(folder / "venv")],
+        ["pip", "install", "--quiet", "--python", str(python), *packages],
+    ):
+        done = subprocess.run([uv or "uv", *arguments], capture_output=True, text=True, check=False)
+        if done.returncode:
+            print(f"not measured: {' '.join(packages)}: {done.stderr.strip()}", file=sys.stderr)
+            return None
+    return python
 
 
 def _span(call: Callable[[], Any]) -> int:
