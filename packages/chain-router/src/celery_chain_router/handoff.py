@@ -101,6 +101,7 @@ class HandOff:
 
     def close(self) -> None:
         """A shutdown begins: consume no more, and give back all that has not started; what runs goes on."""
+        self._lane.close()
         self._wishes.clear()
         self._queues.cancel(sorted(self.consumed))
         self._leaving |= self.consumed

@@ -95,6 +95,7 @@ class Lane(Follower):
         # Threads of a pool tell the ends.
         self._lock = RLock()
         self._is_pumping = False
+        self._is_closed = False
 
     def wrap_strategy(self, strategy: Callable[..., Any]) -> Callable[..., Any]:
         """The strategy of a task, behind the lane."""
@@ -199,6 +200,22 @@ class Lane(Follower):
                 del self._ending[entry.tag]
         return found
 
+    def close(self) -> None:
+        """Start nothing any more."""
+        self._is_closed = True
+
+    def sent(self) -> list[Entry]:
+        """What was given to a pool of processes, and no child has said to have accepted."""
+        with self._lock:
+            return [
+                entry for entry in self._entries.values() if entry.stage == "running" and entry.delivery.pid is None
+            ]
+
+    def unsent(self, entries: Collection[Entry]) -> None:
+        """The pool has dropped these."""
+        for entry in entries:
+            entry.stage = "passed"
+
     def cut_off(self) -> None:
         """The connection over which all of it came is gone, and the broker delivers it again."""
         with self._lock:
@@ -275,7 +292,7 @@ class Lane(Follower):
 
     def _next(self) -> Entry | None:
         for entry in self._ready:
-            if self._used >= self._slots():
+            if self._is_closed or self._used >= self._slots():
                 return None
             if self._fence(entry.partition) is not None:
                 self._ready.remove(entry)

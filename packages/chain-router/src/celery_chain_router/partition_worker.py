@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from functools import partial
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from .ownership import Ownership
 from .queues import queues_of
 from .settings import PREFIX, ChainRouterSettings
 from .tenure import Tenure
+from .transit import flush
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -112,6 +114,8 @@ class PartitionStep(WorkerStep):
         self._move_job: Any = None
         self._tick_timer: Any = None
         self._is_closing = False
+        self._flush: Any = None
+        self._celerys_flush: Any = None
         # Lost, and not seen to yet.
         self._lost: deque[dict[int, int]] = deque()
         # Given up, by wish or by loss, but still in hand.
@@ -143,6 +147,10 @@ class PartitionStep(WorkerStep):
 
     def start(self, consumer: Any) -> None:
         """At the start and after each reconnect: what was not running goes back to its queue first of all."""
+        celerys_flush = getattr(consumer.pool, "flush", None)
+        if celerys_flush is not None and self._flush is not celerys_flush:
+            self._celerys_flush = celerys_flush
+            consumer.pool.flush = self._flush = partial(self._flush_pool, consumer.pool)
         self.hand_off.attach(consumer)
         forget_dropped(consumer)
         super().start(consumer)
@@ -250,6 +258,9 @@ class PartitionStep(WorkerStep):
         except (ToolkitError, RedisError, *self._consumer.connection_errors) as error:
             self.hand_off.is_polled_full = False
             event(logger, logging.WARNING, "chain_router_look_failed", error=repr(error))
+
+    def _flush_pool(self, pool: Any) -> None:
+        self.lane.unsent(flush(pool, self._celerys_flush, self.lane.sent()))
 
     def _add_queue(self, queue: str, *args: Any, **options: Any) -> Any:
         if self.partitions.number(queue) is None:
