@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections import Counter
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from celery_toolkit_core.connection import mask
@@ -35,13 +35,23 @@ def broker_of(app: Celery) -> str:
         return f"{name} at {mask(connection.as_uri())}"
 
 
-def answers_of(app: Celery, command: str, timeout: float) -> list[tuple[str, Any]]:
-    """What each worker answers to a command of remote control; a node name stands as often as workers bear it."""
+def answers_of(
+    app: Celery, command: str, timeout: float, limit: int | None = None, **arguments: Any
+) -> list[tuple[str, Any]]:
+    """What each worker answers to a command of remote control; a node name stands as often as workers bear it.
+
+    Args:
+        app: The application.
+        command: The command.
+        timeout: Seconds to wait for the next answer.
+        limit: How many answers are enough.
+        **arguments: Of the command.
+    """
     with warnings.catch_warnings():
         # Celery warns of two workers with one name, and shows one of them; we count them.
         warnings.simplefilter("ignore")
-        replies = app.control.broadcast(command, reply=True, timeout=timeout) or []
-    return sorted((node, answer) for reply in replies for node, answer in reply.items())
+        replies = app.control.broadcast(command, arguments, reply=True, timeout=timeout, limit=limit) or []
+    return sorted(((node, answer) for reply in replies for node, answer in reply.items()), key=itemgetter(0))
 
 
 def workers_of(app: Celery, timeout: float) -> list[dict[str, Any]]:
@@ -51,9 +61,3 @@ def workers_of(app: Celery, timeout: float) -> list[dict[str, Any]]:
         for node, answer in answers_of(app, "active_queues", timeout)
         if isinstance(answer, list)
     ]
-
-
-def twice_named(app: Celery, timeout: float) -> list[str]:
-    """The node names that more than one worker bears."""
-    counted = Counter(node for node, _ in answers_of(app, "ping", timeout))
-    return sorted(node for node, number in counted.items() if number > 1)

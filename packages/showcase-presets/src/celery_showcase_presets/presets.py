@@ -73,6 +73,9 @@ _BY_POOL: dict[Pool, dict[str, Any]] = {
         "worker_prefetch_multiplier": 4,
         "worker_max_tasks_per_child": 1000,
         "worker_max_memory_per_child": 300_000,
+        # For tasks with no limit of their own: this pool fetches ahead, so that nobody may wait long behind another.
+        "task_time_limit": 300.0,
+        "task_soft_time_limit": 270.0,
     },
 }
 
@@ -105,18 +108,16 @@ def apply_presets(app: Celery, *, pool: Pool | None = None, longest_task: float 
     for name in settings:
         if name not in _SETTINGS and not name.startswith(_OF_THE_PIECES):
             raise InvalidParameter(name, settings[name], f"no such Celery setting{nearest(name, _SETTINGS)}")
-    chosen = dict(_COMMON)
+    longest = seconds("longest_task", longest_task) if longest_task is not None else HeavyTask.time_limit
+    # For tasks with no limit of their own: the visibility timeout rests on nothing running longer.
+    chosen = {**_COMMON, "task_time_limit": longest, "task_soft_time_limit": longest - min(60.0, longest / 10)}
     if pool is not None:
         one_of("pool", pool, POOLS)
         chosen.update(_BY_POOL[pool])
-    longest = seconds("longest_task", longest_task) if longest_task is not None else HeavyTask.time_limit
     conf = app.conf
     conf.update(settings)
     broker = str(conf.broker_url or "amqp://")
     chosen["task_queues"] = _queues(app)
-    # For tasks with no limit of their own: the visibility timeout rests on nothing running longer.
-    chosen["task_time_limit"] = longest
-    chosen["task_soft_time_limit"] = longest - min(60.0, longest / 10)
     # What an earlier call has set is ours: the settings of a pool go above those of no pool.
     ours: set[str] = app.__dict__.setdefault("_showcase_presets", set())
     for name, value in chosen.items():

@@ -11,6 +11,8 @@ from celery_toolkit_core.celery.cli import Group
 
 from .beat import beat
 from .dead import dead
+from .doctor import doctor
+from .init import init
 from .metrics import metrics
 from .queues import purge, queues, status
 from .tour import tour
@@ -22,7 +24,7 @@ def showcase() -> None:
     """A production Celery in one install, and a tour of it."""
 
 
-for _command in (beat, dead, flower, metrics, purge, queues, status, tour, workers):
+for _command in (beat, dead, doctor, flower, init, metrics, purge, queues, status, tour, workers):
     showcase.add_command(_command)
 
 
