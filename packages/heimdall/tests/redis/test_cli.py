@@ -16,10 +16,11 @@ from celery_heimdall.unique import lock_of
 from celery_toolkit_testkit import eventually
 
 MODULE = """
+import os
 from celery import Celery
 from celery_heimdall import Concurrency, HeimdallTask, RateLimit, Unique
 app = Celery("operated")
-app.conf.heimdall_lease = 0.3
+app.conf.update(broker_url="memory://", heimdall_redis_url=os.environ["OPERATED_REDIS"], heimdall_lease=0.3)
 options = {"unique": True, "key": "the-report", "times": 2, "per": 60}
 @app.task(shared=False, base=HeimdallTask, heimdall=options, name="report")
 def report(): pass
@@ -35,6 +36,7 @@ def asking(org): pass
 @pytest.fixture
 def operated(tmp_path, celery_environment, redis_url, monkeypatch):
     (tmp_path / "operated.py").write_text(MODULE)
+    monkeypatch.setenv("OPERATED_REDIS", redis_url)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "operated", raising=False)
 
@@ -144,7 +146,7 @@ def test_without_an_application_it_says_so(operated):
 
 
 def test_a_redis_that_is_away_is_one_line(operated, monkeypatch):
-    monkeypatch.setenv("CELERY_RESULT_BACKEND", "redis://:canary@127.0.0.1:1/0")
+    monkeypatch.setenv("OPERATED_REDIS", "redis://:canary@127.0.0.1:1/0")
     done = operated("locks")
     assert done.exit_code == 1
     assert len(done.stderr.splitlines()) == 1

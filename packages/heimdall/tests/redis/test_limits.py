@@ -12,7 +12,8 @@ from celery_toolkit_core.limits import LimitReached
 
 @pytest.fixture
 def app(redis_url):
-    app = Celery("limits", broker=redis_url, backend=redis_url, set_as_current=False)
+    app = Celery("limits", broker="memory://", set_as_current=False)
+    app.conf.heimdall_redis_url = redis_url
     yield app
     app.close()
 

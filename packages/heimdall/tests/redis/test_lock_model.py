@@ -121,7 +121,8 @@ class OneLock(RuleBasedStateMachine):
 
 
 def test_at_most_one_holder_in_any_order_of_events(redis_url):
-    app = Celery("model", broker=redis_url, set_as_current=False)
+    app = Celery("model", broker="memory://", set_as_current=False)
+    app.conf.heimdall_redis_url = redis_url
 
     @app.task(base=HeimdallTask, heimdall={"unique": True, "key": "one"}, name="one", shared=False)
     def one():

@@ -15,8 +15,8 @@ from celery_toolkit_testkit import eventually
 
 @pytest.fixture
 def make_task(redis_url):
-    app = Celery("owed", broker=redis_url, backend=redis_url, set_as_current=False)
-    app.conf.heimdall_lease = 0.2
+    app = Celery("owed", broker="memory://", set_as_current=False)
+    app.conf.update(heimdall_redis_url=redis_url, heimdall_lease=0.2)
 
     def make(**options):
         @app.task(base=HeimdallTask, name="task", shared=False, unique=Unique(key="one", **options))

@@ -15,8 +15,8 @@ from celery_toolkit_testkit import eventually
 
 @pytest.fixture
 def app(redis_url):
-    app = Celery("parking", broker=redis_url, backend=redis_url, set_as_current=False)
-    app.conf.update(heimdall_wake_timeout=0.5, heimdall_lease=0.5)
+    app = Celery("parking", broker="memory://", set_as_current=False)
+    app.conf.update(heimdall_redis_url=redis_url, heimdall_wake_timeout=0.5, heimdall_lease=0.5)
     yield app
     app.close()
 

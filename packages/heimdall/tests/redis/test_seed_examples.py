@@ -122,8 +122,9 @@ def download_report_from_amazon(customer_id):
 
 @pytest.fixture
 def example(redis_url, request):
-    # As in the README: no application in sight, the broker comes from the environment.
-    app = Celery(request.node.name, broker=redis_url, backend=redis_url, set_as_current=True)
+    # As in the README: no application in sight, broker and Redis come from elsewhere.
+    app = Celery(request.node.name, broker="memory://", set_as_current=True)
+    app.conf.toolkit_redis_url = redis_url
     names = []
 
     def run(text):
