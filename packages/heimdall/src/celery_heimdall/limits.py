@@ -5,7 +5,8 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from celery import current_app, current_task
+from celery import current_task
+from celery._state import get_current_app
 
 from celery_toolkit_core import limits as core
 from celery_toolkit_core.errors import InvalidParameter
@@ -45,7 +46,7 @@ def limit(*limits: RateLimit | Concurrency, wait: float = 0.0, app: Celery | Non
         LimitReached: There was no room for `wait` seconds; see ``celery_toolkit_core.limits``.
         InvalidParameter: A limit says nothing without a task.
     """
-    store = store_of(app or current_app)
+    store = store_of(app or get_current_app())
     for each in limits:
         functions = (each.key, getattr(each, "rate_limit", None), getattr(each, "cost", None))
         if each.name is None or each.by is not None or any(callable(one) for one in functions):
@@ -111,7 +112,7 @@ def set_limit(
     Raises:
         InvalidParameter: The value cannot be meant, or not for a limit of this kind.
     """
-    app = app or current_app._get_current_object()  # type: ignore[attr-defined]  # a proxy, which the stubs do not know
+    app = app or get_current_app()
     app.finalize()
     store = store_of(app)
     known = [each for each in declared_limits(app) if each.name == name]

@@ -28,6 +28,12 @@ def test_a_block_of_plain_code_takes_the_limits_of_tasks(app):
         pass
 
 
+def test_without_an_application_the_current_one_is_meant(app):
+    app.set_current()
+    with limit(RateLimit("1/m", name="api")), pytest.raises(LimitReached), limit(RateLimit("1/m", name="api"), app=app):
+        pass
+
+
 def test_a_limit_is_changed_paused_and_restored_at_run_time(app):
     api = RateLimit("1/m", name="api")
     with limit(api, app=app):

@@ -39,8 +39,8 @@ def get_status(app: Celery | None = None) -> dict[str, Any]:
     Returns:
         initialized, storage_type, backlog_size, unique_lru_keys, health.
     """
-    from celery import current_app
+    from celery._state import get_current_app
 
     from .application import ranch_of
 
-    return _status(ranch_of(app or current_app))
+    return _status(ranch_of(app or get_current_app()))
