@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 
@@ -183,8 +184,12 @@ def test_a_worker_without_a_name_takes_a_slot_and_a_restart_takes_the_same(ring_
 
 
 def test_a_slot_by_environment_and_a_weight(ring_app, start, members):
-    start("host-4711", env={"CHAIN_ROUTER_SLOT": "shop-0", "CHAIN_ROUTER_WEIGHT": "2"})
+    settings = {"chain_router_leese": 9}
+    environment = {"CHAIN_ROUTER_SLOT": "shop-0", "CHAIN_ROUTER_WEIGHT": "2", "SETTINGS": json.dumps(settings)}
+    [worker] = start("host-4711", env=environment)
     assert members() == {"shop-0"}
+    # Celery takes a misspelt setting in silence.
+    worker.wait_for_log("unknown_setting setting=chain_router_leese did_you_mean=chain_router_lease")
     follow(ring_app, "shop-0")
     assert ring_app.router.ring.weights == {"shop-0": 2}
 
@@ -263,6 +268,21 @@ def test_workers_tell_which_keys_are_hot(ring_app, start, event_log):
     [(_, label, rate, excess), *others] = traffic()["a"].top
     assert (label, excess, len(others)) == ("hot", 0, 10)
     assert rate > 5 * others[0][2]
+
+
+def test_a_worker_refuses_to_start_beside_the_older_distribution(celery_worker_process, tmp_path, request):
+    """Both have the import name `celery_chain_router` and overwrite each other's files."""
+    older = tmp_path / "celery_chain_router-0.2.0.dist-info"
+    older.mkdir()
+    (older / "METADATA").write_text("Metadata-Version: 2.1\nName: celery-chain-router\nVersion: 0.2.0\n")
+    path = [request.path.parent / "apps", tmp_path]
+    worker = celery_worker_process("ring_app", name="a", path=path, wait=False)
+    assert worker.wait() != 0
+    assert (
+        "celery-chain-router 0.2.0 is installed beside celery-toolkit-chain-router, which replaces it" in worker.log()
+    )
+    assert "pip uninstall -y celery-chain-router" in worker.log()
+    assert "Traceback" not in worker.log()
 
 
 def test_a_wrong_setting_stops_a_worker_in_one_line(celery_worker_process):

