@@ -74,11 +74,19 @@ def parked(store: Store, *, name: str | None = None) -> Iterator[dict[str, Any]]
     """
     now = now_ms(store)
     for task_id, text in store.client.hscan_iter(store.parking[0], count=PAGE):
-        item = json.loads(text)
+        item = _read(text)
         if item["state"] == "entered":
             continue
         if name is None or name in _names(store, item):
             yield item_row(store, task_id.decode(), item, now)
+
+
+def _read(text: bytes) -> dict[str, Any]:
+    try:
+        item = json.loads(text)
+    except ValueError:
+        item = None
+    return item if isinstance(item, dict) and "state" in item else {"state": "unreadable", "queue": ""}
 
 
 def item_row(store: Store, task_id: str, item: dict[str, Any], now: int) -> dict[str, Any]:

@@ -81,6 +81,9 @@ class Waker:
         if next_ms >= 0:
             waits.append(next_ms)
         for task_id, lane, text in _by(3, late):
+            if not text:
+                self._put_aside(store, task_id, "what we knew of it cannot be read")
+                continue
             spec = json.loads(text)
             if store.run("repark", [*store.parking, spec["keys"][0]], [task_id, lane, text]):
                 event(logger, logging.WARNING, "task_not_taken_up", task_id=task_id.decode())
@@ -106,15 +109,21 @@ class Waker:
         return int(answer[0])
 
     def _publish(self, store: Store, task_id: bytes, token: str, queue: str, data: bytes) -> None:
+        if not token:
+            self._put_aside(store, task_id, "what we knew of it cannot be read")
+            return
         try:
             stored = StoredMessage.from_bytes(data)
         except Quarantined as error:
-            store.run("quarantine", [*store.parking, store.space.key("quarantine")], [task_id])
-            event(logger, logging.ERROR, "task_quarantined", task_id=task_id.decode(), reason=error.reason)
+            self._put_aside(store, task_id, error.reason)
             return
         woken = stored.with_headers(**{WAKE: token, ROUTE: [stored.exchange, stored.routing_key]})
         woken.publish(self._app, queue=wake_queue(self._app, queue))
         event(logger, logging.DEBUG, "task_on_its_way", task_id=task_id.decode(), queue=queue)
+
+    def _put_aside(self, store: Store, task_id: bytes, reason: str) -> None:
+        store.run("quarantine", [*store.parking, store.space.key("quarantine")], [task_id])
+        event(logger, logging.ERROR, "task_quarantined", task_id=task_id.decode(), reason=reason)
 
 
 def waker(app: Celery) -> Waker:

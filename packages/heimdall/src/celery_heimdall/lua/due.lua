@@ -1,9 +1,10 @@
 --@include celery_toolkit_core:clock
+--@include celery_heimdall:parking
 -- Which lanes are due, and which tasks were not taken up in time. A due lane is the caller's for CLAIM_MS. Model:
 -- parking.lua.
 -- KEYS  1-6 parking
 -- ARGV  1 most lanes to return
--- Returns {{lane, spec, ...}, {task id, lane, spec, ...} late, ms until the next lane is due or -1}
+-- Returns {{lane, spec, ...}, {task id, lane, spec ('': poisoned), ...} late, ms until the next lane is due or -1}
 local CLAIM_MS = 2000
 local now = now_ms()
 local lanes = {}
@@ -19,12 +20,11 @@ for _, lane in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT',
 end
 local late = {}
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', now, 'LIMIT', 0, ARGV[1])) do
-  local found = redis.call('HGET', KEYS[1], id)
-  if found then
-    local item = cjson.decode(found)
+  local item = item_read(KEYS, id)
+  if item then
     late[#late + 1] = id
-    late[#late + 1] = item.lane
-    late[#late + 1] = item.spec
+    late[#late + 1] = item.lane or ''
+    late[#late + 1] = item.spec or ''
   else
     redis.call('ZREM', KEYS[4], id)
   end

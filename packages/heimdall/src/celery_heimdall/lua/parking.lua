@@ -40,9 +40,15 @@ local function began_read(began, token, question)
   return not question or asked == question and stamp
 end
 
+-- An item that nobody can read has the state 'poisoned'; whoever meets it in a lane or among the held hands it out to be
+-- put aside (quarantine.lua), so that it holds up nobody.
 local function item_read(keys, id)
   local found = redis.call('HGET', keys[1], id)
-  return found and cjson.decode(found)
+  if not found then
+    return false
+  end
+  local readable, item = pcall(cjson.decode, found)
+  return readable and type(item) == 'table' and item.state and item or {state = 'poisoned', token = '', queue = ''}
 end
 
 local function item_write(keys, id, item)
@@ -110,9 +116,13 @@ end
 -- Takes an item out of its lane to be published by the caller; its answer is appended to `answer`.
 local function wake(keys, lane_key, id, item, token, hold_ms, now, answer)
   redis.call('ZREM', lane_key, id)
-  item.state, item.token = 'waking', token
-  item_write(keys, id, item)
-  redis.call('ZADD', keys[4], now + hold_ms, id)
+  if item.state == 'poisoned' then
+    token = ''
+  else
+    item.state, item.token = 'waking', token
+    item_write(keys, id, item)
+    redis.call('ZADD', keys[4], now + hold_ms, id)
+  end
   for _, value in ipairs({id, token, item.queue, redis.call('HGET', keys[2], id) or ''}) do
     answer[#answer + 1] = value
   end

@@ -2,11 +2,10 @@
 -- Put bytes that nobody can read aside, for the operator.
 -- KEYS  1-6 parking  7 quarantine: HASH task id -> message
 -- ARGV  1 task id
--- Returns 1 | 0 (there is no such task)
+-- Returns 1 | 0 (there was no message)
 local body = redis.call('HGET', KEYS[2], ARGV[1])
-if not body then
-  return 0
+if body then
+  redis.call('HSET', KEYS[7], ARGV[1], body)
 end
-redis.call('HSET', KEYS[7], ARGV[1], body)
 item_remove(KEYS, ARGV[1])
-return 1
+return body and 1 or 0

@@ -5,7 +5,7 @@
 -- KEYS  1-6 parking  7 lane  then the limits'
 -- ARGV  1 lane  2 most tasks  3 ms until a woken task that nobody takes up is parked again  4 delivery's name, unique
 --       5 permille to wait longer than expected  then the limits'
--- Returns {ms until the next look or -1, task id, token, queue, message, ...}
+-- Returns {ms until the next look or -1, task id, token ('': poisoned), queue, message, ...}
 local us = now_us()
 local now = math.floor(us / 1000)
 local answer = {-1}
@@ -18,6 +18,8 @@ for turn = 1, tonumber(ARGV[2]) do
   local item = item_read(KEYS, id)
   if not item then
     redis.call('ZREM', KEYS[7], id)
+  elseif item.state == 'poisoned' then
+    wake(KEYS, KEYS[7], id, item, '', 0, now, answer)
   else
     local limits = limits_read(KEYS, 8, ARGV, 6)
     limits_cost(limits, item.costs)

@@ -4,7 +4,7 @@
 -- KEYS  1-6 parking  7 lane  8 lock
 -- ARGV  1 lane  2 most tasks  3 ms until a woken task that nobody takes up is parked again  4 delivery's name, unique
 --       5 ms after which a body counts as hung
--- Returns {ms until the next look or -1, task id, token, queue, message, ...}
+-- Returns {ms until the next look or -1, task id, token ('': poisoned), queue, message, ...}
 local now = now_ms()
 local answer = {-1}
 local hung_ms = tonumber(ARGV[5])
@@ -17,6 +17,8 @@ for turn, id in ipairs(redis.call('ZRANGE', KEYS[7], 0, tonumber(ARGV[2]) - 1)) 
   local goes
   if not item then
     redis.call('ZREM', KEYS[7], id)
+  elseif item.state == 'poisoned' then
+    goes = true
   elseif holder then
     goes = lock_settled(state, holder) or state.queued ~= holder and state.running ~= holder
   else

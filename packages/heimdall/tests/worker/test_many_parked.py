@@ -1,0 +1,76 @@
+"""A crowd of waiting tasks: the worker's memory does not grow with it, and waking costs as much as among few."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from celery_heimdall import set_limit
+from celery_toolkit_testkit import eventually
+
+#: Mebibytes that a worker may gain between its first thousand parked tasks and the last.
+MOST_GROWTH = 8.0
+
+
+def mebibytes(worker):
+    sizes = []
+    for pid in (worker.pid, *worker.child_pids()):
+        status = Path(f"/proc/{pid}/status").read_text()
+        sizes.append(int(status.split("VmRSS:")[1].split()[0]) / 1024)
+    return sum(sizes)
+
+
+def commands_per_woken(client, event_log, count):
+    """Which commands the server ran while so many of the crowd were woken and ran, for each of them."""
+    before = len(event_log.events())
+    client.config_resetstat()
+    event_log.wait_for(before + count, timeout=120.0)
+    stats = client.info("commandstats")
+    done = len(event_log.events()) - before
+    names = ("zadd", "zrem", "zrange", "hget", "hset", "hdel", "rpush")
+    return Counter({name: stats.get(f"cmdstat_{name}", {}).get("calls", 0) / done for name in names})
+
+
+def park_and_wake(count, celery_app_module, celery_worker_process, event_log, redis_client, record):
+    app = celery_app_module("strained")
+    set_limit("crowd", "paused", app=app.app)
+    # A worker as in production: it takes messages in batches and writes no line for each.
+    worker = celery_worker_process("strained", concurrency=4, loglevel="INFO")
+    items = app.crowd.heimdall_store.parking[0]
+
+    def park(number):
+        with app.app.producer_pool.acquire(block=True) as producer:
+            for place in range(number):
+                app.crowd.apply_async((place,), producer=producer)
+        eventually(lambda: redis_client.llen("celery") == 0, 600.0, interval=0.2)
+
+    park(1000)
+    eventually(lambda: redis_client.hlen(items) == 1000)
+    first = mebibytes(worker)
+    set_limit("crowd", None, app=app.app)
+    among_few = commands_per_woken(redis_client, event_log, 300)
+    set_limit("crowd", "paused", app=app.app)
+    park(count)
+    eventually(lambda: redis_client.hlen(items) >= count, 60.0)
+    grown = mebibytes(worker) - first
+    set_limit("crowd", None, app=app.app)
+    among_many = commands_per_woken(redis_client, event_log, 300)
+    record("mebibytes_of_worker", round(first, 1))
+    record("mebibytes_grown", round(grown, 1))
+    assert grown < MOST_GROWTH
+    # Each of these commands is O(log n) or better, so as many of them means O(log n).
+    for name, calls in among_few.items():
+        assert among_many[name] <= 1.5 * calls + 1, (name, among_few, among_many)
+
+
+def test_five_thousand_parked_tasks(celery_app_module, celery_worker_process, event_log, redis_client, record_property):
+    park_and_wake(5_000, celery_app_module, celery_worker_process, event_log, redis_client, record_property)
+
+
+@pytest.mark.long
+def test_a_hundred_thousand_parked_tasks(
+    celery_app_module, celery_worker_process, event_log, redis_client, record_property
+):
+    park_and_wake(100_000, celery_app_module, celery_worker_process, event_log, redis_client, record_property)
