@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from importlib.resources import files
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -70,6 +71,13 @@ def scrape(exporter, redis_url):
     return read
 
 
+def asked_for():
+    """The metrics in whatever `init` writes."""
+    shipped = files("celery_showcase_presets") / "manifests"
+    texts = [shipped / "prometheus/rules.yml", shipped / "grafana/dashboard.json", shipped / "helm/templates/keda.yaml"]
+    return {name for text in texts for name in re.findall(r"\bcelery_\w+", text.read_text())}
+
+
 def test_queues_with_priorities_and_unacknowledged_workers_and_ends_of_tasks(app, scrape, celery_worker_process):
     for priority in (0, 3, 6, 9):
         app.send_task("light.announce", (priority,), queue="light", priority=priority)
@@ -92,6 +100,11 @@ def test_queues_with_priorities_and_unacknowledged_workers_and_ends_of_tasks(app
     assert after["celery_queue_oldest_seconds", "light"] == 0
     online = after["celery_workers_online",]
     assert after["celery_task_seconds_count", "light.announce"] == 4
+
+    # All that alerts, dashboard and scaler ask for is there, with figures.
+    assert asked_for() >= {"celery_queue_oldest_seconds", "celery_task_seconds_bucket", "celery_workers_online"}
+    pytest.importorskip("celery_ranch", reason="a panel shows ranch")
+    assert asked_for() <= {name for name, *_ in after}
 
     # One that fails is retried, and until then waits in the worker's hand: Redis keeps it as unacknowledged.
     app.send_task("light.stubborn", (1,), queue="light")

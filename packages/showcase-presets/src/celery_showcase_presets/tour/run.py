@@ -5,10 +5,11 @@ from __future__ import annotations
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import redis
@@ -23,6 +24,7 @@ from .report import Told, write
 from .trace import Trace
 
 if TYPE_CHECKING:
+    from .chapters import Chapter
     from .screen import Plain
 
 _PIECES = ("celery_heimdall", "celery_ranch", "celery_chain_router", "prometheus_client")
@@ -51,10 +53,15 @@ def run(screen: Plain, output: Path, plan: Plan | None = None, pause: Callable[[
         raise PieceMissing(
             f"the tour needs {', '.join(missing)}: install celery-toolkit-showcase-presets[all]", packages=missing
         )
+    # Not before the pieces are known to be there: the chapters import them.
+    from .chapters import chosen
+
+    plan = plan or Plan()
+    chapters = chosen(plan.only)
     begin = time.monotonic()
     told: list[Told] = []
     with ExitStack() as stack:
-        stack.enter_context(_calm_end())
+        interrupted = stack.enter_context(_calm_end())
         server = stack.enter_context(discover(default_port=True))
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="showcase-tour-"))
         place = Place(server.url, Path(folder))
@@ -62,7 +69,7 @@ def run(screen: Plain, output: Path, plan: Plan | None = None, pause: Callable[[
         stack.callback(place.remove_keys)
         described = _describe(server.url)
         screen.say(f"Redis: {described}, {server.origin}")
-        broken = _play(screen, place, told, stack, pause, plan or Plan())
+        broken = _play(chapters, screen, place, told, stack, pause, plan, interrupted)
         # The workers first, then the keys, the folder and the server.
     page = write(output, told, described, time.monotonic() - begin)
     _summary(screen, told, page, time.monotonic() - begin)
@@ -72,15 +79,20 @@ def run(screen: Plain, output: Path, plan: Plan | None = None, pause: Callable[[
 
 
 def _play(
-    screen: Plain, place: Place, told: list[Told], stack: ExitStack, pause: Callable[[], None], plan: Plan
+    chapters: Sequence[tuple[int, Chapter]],
+    screen: Plain,
+    place: Place,
+    told: list[Told],
+    stack: ExitStack,
+    pause: Callable[[], None],
+    plan: Plan,
+    interrupted: Event,
 ) -> EffectMissing | None:
     # Only here: the application reads its place from the environment.
     from .app import app
-    from .chapters import chosen
     from .stage import Stage
     from .workers import Crew
 
-    chapters = chosen(plan.only)
     app.set_current()
     app.loader.import_default_modules()
     stack.callback(app.close)
@@ -89,7 +101,7 @@ def _play(
     for number, chapter in chapters:
         pause()
         screen.chapter(number, chapter.title, chapter.promise)
-        stage = Stage(app, crew, Trace(place.trace_path), screen, plan, sent=sent)
+        stage = Stage(app, crew, Trace(place.trace_path), screen, plan, interrupted, sent=sent)
         begin = time.monotonic()
         pictures: list[str] = []
         broken: EffectMissing | None = None
@@ -131,18 +143,25 @@ def _describe(url: str) -> str:
 
 
 @contextmanager
-def _calm_end() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the block as Ctrl-C does; while it cleans up, none of them disturbs it."""
+def _calm_end() -> Iterator[Event]:
+    """SIGTERM and SIGHUP end the block as Ctrl-C does; while it cleans up, none of them disturbs it.
+
+    Yields:
+        Set once it has come to that: an exception that meets Python inside a finalizer is lost there.
+    """
     signals = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
+    interrupted = Event()
+
     def interrupt(number: int, _: object) -> None:
+        interrupted.set()
         for each in signals:
             signal.signal(each, signal.SIG_IGN)
         raise KeyboardInterrupt
 
     before = {number: signal.signal(number, interrupt) for number in signals}
     try:
-        yield
+        yield interrupted
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

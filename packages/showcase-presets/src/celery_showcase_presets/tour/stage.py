@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from celery import states
@@ -31,6 +32,7 @@ class Stage:
 
     Attributes:
         kept: The promises of this chapter that came true.
+        interrupted: Set when the visitor has had enough.
         sent: Task id -> when it was sent, by the clock of the trace.
         highlights: Figures for the head of the page, each with what it means.
     """
@@ -40,6 +42,7 @@ class Stage:
     trace: Trace
     screen: Plain
     plan: Plan = field(default_factory=Plan)
+    interrupted: Event = field(default_factory=Event)
     patience: float = field(default_factory=lambda: PATIENCE)
     kept: list[str] = field(default_factory=list)
     sent: dict[str, float] = field(default_factory=dict)
@@ -78,7 +81,10 @@ class Stage:
 
         Raises:
             EffectMissing: It does not hold; `seen` tells what is there instead.
+            KeyboardInterrupt: The visitor has had enough.
         """
+        if self.interrupted.is_set():
+            raise KeyboardInterrupt
         if not kept:
             self.screen.broken(promise, str(seen))
             raise EffectMissing(f"{promise}: {seen}", promise=promise, seen=str(seen))
@@ -99,6 +105,8 @@ class Stage:
         end = time.monotonic() + self.patience
         with self.screen.moving() as show:
             while not done():
+                if self.interrupted.is_set():
+                    raise KeyboardInterrupt
                 if (fallen := self.crew.fallen()) is not None:
                     self.promise(promise, False, f"worker {fallen.name} has ended; it said: {fallen.last_words()}")
                 if time.monotonic() > end:

@@ -81,9 +81,18 @@ def all_at_once(stage: Stage) -> list[str]:
     stage.promise(
         "chain-router: each customer has one worker", all(len(workers) == 1 for workers in where.values()), where
     )
-    turns = [run.client for run in invoices if where[run.client] == where[bulk]]
-    last = max((turns.index(customer) for customer in others if customer in turns), default=0)
-    stage.promise("ranch: the bulk customer's neighbour came early", last <= 4, turns)
+    # Bulk invoices that began after a neighbour's had been sent and before it began.
+    behind = {
+        run.client: sum(
+            other.client == bulk
+            and where[bulk] == where[run.client]
+            and stage.sent[run.task_id] < other.start < run.start
+            for other in invoices
+        )
+        for run in invoices
+        if run.client != bulk
+    }
+    stage.promise("ranch: the bulk customer's neighbour came early", max(behind.values()) <= 4, behind)
     tails = {run.worker for run in runs if run.task == tasks.notify.name}
     stage.promise("presets: every tail ran in the light pool", tails == {"light"}, tails)
     return [
