@@ -18,6 +18,7 @@ from celery.worker import state as worker_state
 
 from celery_toolkit_core.celery.deliveries import Delivery, Follower
 
+from .guard import GuardedPool
 from .mark import Mark
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from celery_toolkit_core.celery.deliveries import Outcome
 
+    from .guard import Guard
     from .partitions import Partitions
 
 logger = logging.getLogger(__name__)
@@ -74,12 +76,20 @@ class Lane(Follower):
     Args:
         partitions: The queues.
         fence: Partition -> its fence while this process certainly holds it, else ``None``.
+        guard: Partition -> what tells at the start of a body, maybe in a child, whether it is held still.
         slots: Tells how many tasks the pool can run at a time.
     """
 
-    def __init__(self, partitions: Partitions, fence: Callable[[int], int | None], slots: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        partitions: Partitions,
+        fence: Callable[[int], int | None],
+        guard: Callable[[int], Guard],
+        slots: Callable[[], int],
+    ) -> None:
         self._partitions = partitions
         self._fence = fence
+        self._guard = guard
         self._slots = slots
         # By delivery tag, in the order of arrival.
         self._entries: dict[Any, Entry] = {}
@@ -316,6 +326,9 @@ class Lane(Follower):
             raise TaskRevokedError(request.id)
         entry.stage = "running"
         request.request_dict[FENCE] = fence
+        if request.task.acks_late:
+            pool = GuardedPool(pool, self._guard(entry.partition))
+        # else it is acknowledged as it starts: to refuse it then would be to lose it.
         return type(request).execute_using_pool(request, pool, **options)
 
     def _entry_of(self, request: Any) -> Entry | None:

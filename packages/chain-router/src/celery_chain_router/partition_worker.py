@@ -31,6 +31,7 @@ from .transit import flush
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from .guard import Guard
     from .membership import Membership
     from .presence import Presence
     from .router import ChainRouter
@@ -103,6 +104,7 @@ class PartitionStep(WorkerStep):
         self.lane = Lane(
             self.partitions,
             self.tenure.fence,
+            self._guard,
             lambda: controller.max_concurrency or consumer.pool.num_processes or 1,
         )
         self.hand_off = HandOff(self.partitions, self.lane, self.queues)
@@ -258,6 +260,11 @@ class PartitionStep(WorkerStep):
         except (ToolkitError, RedisError, *self._consumer.connection_errors) as error:
             self.hand_off.is_polled_full = False
             event(logger, logging.WARNING, "chain_router_look_failed", error=repr(error))
+
+    def _guard(self, partition: int) -> Guard:
+        if self._consumer.pool.uses_semaphore:  # processes
+            return self.tenure.until()
+        return lambda: self.tenure.fence(partition) is not None
 
     def _flush_pool(self, pool: Any) -> None:
         self.lane.unsent(flush(pool, self._celerys_flush, self.lane.sent()))

@@ -43,19 +43,21 @@ class TakenMessage(virtual.Message):
         queues: Where it came from.
         partition: The partition.
         number: Its number in the partition's hash.
+        fence: The fence under which it was taken.
         raw: What stood in the list.
         channel: The consumer's channel, for what kombu decodes by it.
     """
 
     _state: str
 
-    def __init__(self, queues: RedisQueues, partition: int, number: int, raw: Any, channel: Any) -> None:
+    def __init__(self, queues: RedisQueues, partition: int, number: int, fence: int, raw: Any, channel: Any) -> None:
         if raw.pop("redelivered", False):
             raw["headers"]["redelivered"] = raw["properties"]["delivery_info"]["redelivered"] = True
         super().__init__(raw, channel=channel)
         self.delivery_tag: Any = f"{partition}.{number}"
         self.partition = partition
         self.number = number
+        self.fence = fence
         self._queues = queues
 
     def ack(self, multiple: bool = False) -> None:
@@ -104,6 +106,8 @@ class RedisQueues:
         self._consumed: dict[int, list[str]] = {}
         # Partition -> the last number that has arrived here.
         self._received: dict[int, int] = {}
+        # Partition, number, fence and message of what has arrived and not been delivered.
+        self._arrived: deque[tuple[int, int, int, bytes]] = deque()
         # Answers that the server has not taken yet: what to run, in order.
         self._unsent: deque[tuple[str, TakenMessage]] = deque()
         # Pools of threads answer from theirs.
@@ -128,6 +132,7 @@ class RedisQueues:
     def poll(self, lane: Lane) -> int:
         """Take as many messages as the pool may want next, at most `HELD_BACK` of a partition that is stuck."""
         self._send_answers()
+        self._deliver_arrived()
         room = min(PAGE, self._limit() - lane.occupied)
         assert self._tenure is not None
         held = [(number, fence) for number in self._consumed if (fence := self._tenure.fence(number)) is not None]
@@ -140,17 +145,18 @@ class RedisQueues:
             lists = [self._list(queue, priority) for queue in self._consumed[number] for priority in self._steps]
             keys += [self._hash(number), *lists]
             arguments += [fence, self._received.get(number, 0), max(0, HELD_BACK - waiting[number]), len(lists)]
-        flat = self._run("take", keys, arguments)
+        with self._lock:
+            flat = self._run("take", keys, arguments)
+            for index in range(0, len(flat), 4):
+                number = held[flat[index] - 1][0]
+                if flat[index + 1]:
+                    self._received[number] = flat[index + 1]
+                    self._arrived.append((number, flat[index + 1], held[flat[index] - 1][1], flat[index + 3]))
+                # else somebody else has it; the next sign of life will say so.
         # Each look begins with another partition: the first one has an advantage when there is little room.
         first = next(iter(self._consumed))
         self._consumed[first] = self._consumed.pop(first)
-        for index in range(0, len(flat), 4):
-            number = held[flat[index] - 1][0]
-            if flat[index + 1]:
-                self._received[number] = flat[index + 1]
-                self._deliver(number, flat[index + 1], flat[index + 3])
-            # else somebody else has it; the next sign of life will say so.
-        return len(flat) // 4
+        return self._deliver_arrived()
 
     def give_back(self, entries: Sequence[Entry]) -> None:
         """Out of the hash, to the heads of their lists."""
@@ -218,10 +224,18 @@ class RedisQueues:
         pool = self._consumer.controller.max_concurrency or self._consumer.pool.num_processes or 1
         return int(pool * prefetch) if prefetch else PAGE
 
-    def _deliver(self, partition: int, number: int, data: bytes) -> None:
+    def _deliver_arrived(self) -> int:
+        delivered = 0
+        while self._arrived:
+            # First: what cannot be delivered must not be tried for ever.
+            self._deliver(*self._arrived.popleft())
+            delivered += 1
+        return delivered
+
+    def _deliver(self, partition: int, number: int, fence: int, data: bytes) -> None:
         consumer = self._consumer.task_consumer
         try:
-            message = TakenMessage(self, partition, number, json.loads(data), consumer.channel)
+            message = TakenMessage(self, partition, number, fence, json.loads(data), consumer.channel)
         except Exception:
             # Not from kombu. It is out of everybody's way, and there for whoever wants to know what it was.
             queue = self._partitions.queue(partition)
@@ -245,11 +259,12 @@ class RedisQueues:
         with self._lock:
             while self._unsent:
                 what, message = self._unsent[0]
-                hash_key = self._hash(message.partition)
+                partition = message.partition
+                hash_key = self._hash(partition)
                 if what == "acknowledge":
                     self._client().hdel(hash_key, message.number)
                 else:
-                    self._run("give_back", [hash_key], [message.number])
+                    self._run("give_back", [hash_key], [message.fence, self._received[partition], message.number])
                 self._unsent.popleft()
 
     def _run(self, name: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from celery_toolkit_core.log import event
 
+from .guard import Until
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -52,6 +54,10 @@ class Tenure:
     def fence(self, partition: int) -> int | None:
         """The fence of a partition while this process certainly holds it."""
         return self.held.get(partition) if self.is_sure else None
+
+    def until(self) -> Until:
+        """Until when this process is sure, as things are now; for a child, which does not hear of later signs."""
+        return Until(self._sure_until)
 
     def beat(self) -> dict[int, int]:
         """Give a sign of life; what has been lost meanwhile, with the fences it had.

@@ -18,6 +18,8 @@ def name(task) -> str:
 app = Celery("partitions")
 app.conf.update(
     task_acks_late=True,
+    # Celery fails a task whose result it cannot store: that is not what is tried here.
+    task_ignore_result=True,
     worker_prefetch_multiplier=4,
     chain_router_lease=float(os.environ.get("LEASE", "3")),
     chain_router_grace=float(os.environ.get("GRACE", "0")),
