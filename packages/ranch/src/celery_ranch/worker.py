@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from celery.worker import state
 
 from celery_toolkit_core.celery import worker
+from celery_toolkit_core.connection import warn_if_evicting
 from celery_toolkit_core.keeper import Keeper
 from celery_toolkit_core.log import event
 
@@ -65,6 +66,7 @@ class RanchStep(worker.WorkerStep):
     def prepare(self, consumer: Any) -> None:
         """Give the keeper its jobs. Renewing has a thread of its own: a broker that hangs must not cost us leases."""
         self.claims = claims_of(ranch_of(consumer.app))
+        warn_if_evicting(self.claims.ranch.backlog.client, logger)
         self.renewing = Keeper("ranch-leases")
         self.renewing.every(self.claims.ranch.settings.lease / 3, self.claims.renew)
         self.keeper.every(TEND_INTERVAL, self.tend)

@@ -15,10 +15,17 @@ from click.testing import CliRunner
 from celery_ranch.application import ranch_of
 
 
+def elsewhere():
+    """Broker and result backend: the same server, except that Celery cannot use a cluster."""
+    if os.environ.get("TOOLKIT_TEST_TOPOLOGY") == "cluster":
+        return "memory://", "cache+memory://"
+    return os.environ["CELERY_BROKER_URL"], os.environ["CELERY_RESULT_BACKEND"]
+
+
 @pytest.fixture
 def app(celery_environment, redis_url):
-    url = os.environ["CELERY_BROKER_URL"]
-    app = Celery("submit", broker=url, backend=url, set_as_current=False)
+    broker, backend = elsewhere()
+    app = Celery("submit", broker=broker, backend=backend, set_as_current=False)
     app.conf.ranch_redis_url = redis_url  # reached as the chosen topology has it, which not every broker can be
     yield app
     ranch_of(app).backlog.client.close()
@@ -40,9 +47,9 @@ def claim():
 @pytest.fixture
 def ranch(celery_environment, redis_url, tmp_path, monkeypatch):
     """Runs `celery -A ... ranch ...` and gives what it prints."""
+    broker, backend = elsewhere()
     Path(tmp_path / "cli_app.py").write_text(
-        "import os\nfrom celery import Celery\n"
-        "url = os.environ['CELERY_BROKER_URL']\napp = Celery('cli', broker=url, backend=url)\n"
+        f"from celery import Celery\napp = Celery('cli', broker={broker!r}, backend={backend!r})\n"
         f"app.conf.ranch_redis_url = {redis_url!r}\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
