@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from celery import Celery
 from celery.app.registry import TaskRegistry
@@ -28,7 +28,7 @@ class PoolRegistry(TaskRegistry):
     A worker takes what iterating over the registry shows, so it refuses a message that is not of its pool.
     """
 
-    pool: Pool
+    pool: ClassVar[Pool]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -57,12 +57,16 @@ class PoolRegistry(TaskRegistry):
 class HeavyRegistry(PoolRegistry):
     """Heavy tasks, and what Celery and our other packages bring along."""
 
+    pool: ClassVar[Pool] = "heavy"
+
     def _own(self, task: Any) -> bool:
         return isinstance(task, HeavyTask) or task.name.startswith(_INFRASTRUCTURE)
 
 
 class LightRegistry(PoolRegistry):
     """Light tasks and those without a preset, whose messages reach the light queue."""
+
+    pool: ClassVar[Pool] = "light"
 
     def _own(self, task: Any) -> bool:
         return not isinstance(task, HeavyTask)

@@ -34,7 +34,8 @@ def run_worker(app: Celery, pool: Pool, name: str | None, options: Sequence[str]
         NodeTaken: A worker of this name is at work.
         kombu.exceptions.OperationalError: The broker is away.
     """
-    registry = app.tasks
+    # Not app.tasks: that would finalise an application before its modules are imported.
+    registry = app._tasks  # type: ignore[attr-defined]  # not in the stubs
     own = registry.pool if isinstance(registry, PoolRegistry) else None
     if own not in (None, pool):
         raise WrongPool(

@@ -61,3 +61,8 @@ def forward(value):
 def refuser(why):
     log_event(what="refuse")
     raise Reject(why, requeue=False)
+
+
+@shared_task(name="tick")
+def tick():
+    log_event(what="tick")
