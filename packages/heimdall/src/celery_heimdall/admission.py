@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import uuid4
 
@@ -65,6 +66,10 @@ class Visit(Follower):
         self.claim = claim
         self.app = app
         self.lost = False
+        #: When it was last seen that it holds what it wants, by this process's own clock.
+        self.kept = time.monotonic()
+        #: The delivery, where the body is to be ended when what it holds is lost.
+        self.delivery: Delivery | None = None
         self._begins = begins
         if holds:
             _visits[claim.token] = self
@@ -72,6 +77,17 @@ class Visit(Follower):
     def accepted(self, delivery: Delivery, pid: int) -> None:
         if self._begins and self.claim.lock is not None:
             self.claim.store.run("begin", [self.claim.lock.key], [self.claim.task_id])
+
+    def lose(self) -> None:
+        """Tell that another may run beside this one; once."""
+        self.lost = True
+        claim, key = self.claim, self.claim.lock.label if self.claim.lock else ""
+        event(logger, logging.WARNING, "lock_lost", task=claim.task.name, task_id=claim.task_id, key=key)
+        lock_lost.send(sender=claim.task, task_id=claim.task_id, key=key)
+        if self.delivery is not None and self.delivery.request is not None:
+            consumer = self.delivery.consumer
+            # Celery ends tasks from its event loop, and this is the keeper's thread.
+            consumer.timer.call_after(0, self.delivery.request.terminate, (consumer.pool,))
 
     def ended(self, delivery: Delivery, outcome: Outcome) -> None:
         self._give_back(outcome, comes_back=outcome in _COMES_BACK)
@@ -112,8 +128,15 @@ _visits: dict[str, Visit] = {}
 def renew(store: Store) -> None:
     """Renew everything of one store that this worker has in hand: one round trip for each `RENEWALS` of them."""
     visits = [visit for visit in list(_visits.values()) if visit.claim.store is store]
-    for start in range(0, len(visits), RENEWALS):
-        _renew_some(store, visits[start : start + RENEWALS])
+    try:
+        for start in range(0, len(visits), RENEWALS):
+            _renew_some(store, visits[start : start + RENEWALS])
+    finally:
+        # Also when the server is away: by now the leases have ended there.
+        now = time.monotonic()
+        for visit in visits:
+            if now - visit.kept > store.settings.lease and not visit.lost and visit.claim.token in _visits:
+                visit.lose()
 
 
 def _renew_some(store: Store, visits: list[Visit]) -> None:
@@ -122,12 +145,12 @@ def _renew_some(store: Store, visits: list[Visit]) -> None:
         more_keys, more_args = visit.claim.renewal()
         keys += more_keys
         args += more_args
+    asked = time.monotonic()
     for visit, kept in zip(visits, store.run("renew", keys, args), strict=True):
-        if not kept and not visit.lost and visit.claim.token in _visits:
-            visit.lost = True
-            claim, key = visit.claim, visit.claim.lock.label if visit.claim.lock else ""
-            event(logger, logging.WARNING, "lock_lost", task=claim.task.name, task_id=claim.task_id, key=key)
-            lock_lost.send(sender=claim.task, task_id=claim.task_id, key=key)
+        if kept:
+            visit.kept = asked
+        elif not visit.lost and visit.claim.token in _visits:
+            visit.lose()
 
 
 def start(task: Any, request: Any, token: str, call: Call) -> Claim:
@@ -252,7 +275,10 @@ class HeimdallGate(Gate):
         if holder:
             headers[HOLDER] = holder
         begins = claim.until == "start" and not claim.limits_lane
-        delivery.follow(Visit(claim, self.app, begins=begins, holds=True))
+        visit = Visit(claim, self.app, begins=begins, holds=True)
+        if claim.store.settings.on_lock_lost == "abort":
+            visit.delivery = delivery
+        delivery.follow(visit)
         self._proceed(delivery, proceed)
 
     def _refused(self, claim: Claim, delivery: Delivery, proceed: Callable[[], None], place: int, wait_ms: int) -> None:

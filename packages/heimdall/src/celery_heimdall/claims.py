@@ -12,6 +12,7 @@ from celery_toolkit_core import limits as core
 
 from .calls import Call, ttl_of
 from .declarations import limit_name
+from .errors import TooFewReplicas
 from .options import Strategy
 from .unique import Lock, demands_of, lane_of, lock_of
 
@@ -116,7 +117,11 @@ class Claim:
             int(join), holder, self.lock.label if self.lock else "", self.task.name, *self.specs(),
             self._strategies, self._spread(), *self.limit_args,
         ]  # fmt: skip
-        answer: list[Any] = self.store.run("enter", keys, args)
+        try:
+            answer: list[Any] = self.store.run_replicated("enter", keys, args)
+        except TooFewReplicas:
+            self.finish("requeued", comes_back=True)
+            raise
         return [each.decode() if isinstance(each, bytes) else each for each in answer]
 
     def start(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from celery_toolkit_core.errors import ToolkitError
+from celery_toolkit_core.errors import RedisError, ToolkitError
 from celery_toolkit_core.limits import LimitReached
 
 if TYPE_CHECKING:
@@ -66,6 +66,27 @@ class LimitExceeded(HeimdallError, LimitReached):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), self.args
+
+
+class TooFewReplicas(HeimdallError, RedisError):
+    """A lock or a start was given back, because fewer replicas than ``heimdall_min_replicas`` had it in time.
+
+    Attributes:
+        server: The server without its password.
+        wanted: How many replicas the setting asks for.
+        found: How many had it.
+    """
+
+    wanted: int
+    found: int
+
+    def __init__(self, server: str, wanted: int, found: int) -> None:
+        super().__init__(
+            f"only {found} of {wanted} replicas of Redis at {server} have the lock; check their connection",
+            server=server,
+            wanted=wanted,
+            found=found,
+        )
 
 
 class LimitRefused(HeimdallError):

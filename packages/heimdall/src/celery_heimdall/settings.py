@@ -39,3 +39,7 @@ class HeimdallSettings:
     stuck_after: float = setting(3600.0, parameters.seconds)
     #: What happens when our Redis does not answer: ``raise``, or ``run`` without protection.
     on_redis_error: str = setting("raise", lambda name, value: parameters.one_of(name, value, ("raise", "run")))
+    #: What happens to a body whose lock or place is lost: ``keep``: it goes on, or ``abort``: it is terminated.
+    on_lock_lost: str = setting("keep", lambda name, value: parameters.one_of(name, value, ("keep", "abort")))
+    #: How many replicas must have a lock or a start before it counts; costs its caller their answer as well.
+    min_replicas: int = setting(0, partial(parameters.count, least=0))

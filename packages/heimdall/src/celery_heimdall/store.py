@@ -6,15 +6,22 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from celery_toolkit_core.connection import connect, find_redis_url
+from celery_toolkit_core.connection import DRIVER_ERRORS, connect, explain, find_redis_url, server_name
+from celery_toolkit_core.errors import InvalidParameter
 from celery_toolkit_core.keys import KeySpace
 from celery_toolkit_core.scripts import Scripts
 from celery_toolkit_core.settings import read_settings
 
+from .errors import TooFewReplicas
 from .settings import HeimdallSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from celery import Celery
+
+#: Seconds in which the replicas must have what was written, where the user asks for replicas.
+REPLICA_WAIT = 1.0
 
 #: Seconds from taking a key to the confirmation that the message was published.
 RESERVATION = 10.0
@@ -35,10 +42,37 @@ class Store:
     def __init__(self, client: Any, settings: HeimdallSettings) -> None:
         self.client = client
         self.settings = settings
+        if settings.min_replicas and hasattr(client, "nodes_manager"):
+            raise InvalidParameter(
+                "heimdall_min_replicas",
+                settings.min_replicas,
+                "set min-replicas-to-write on the cluster's nodes instead",
+            )
         self.space = KeySpace(settings.namespace)
         self.run = Scripts(client, "celery_heimdall").run
         #: The keys that every script about waiting tasks begins with, in the order of parking.lua.
         self.parking = [self.space.key(kind) for kind in ("items", "bodies", "due", "held", "order", "specs")]
+
+    def run_replicated(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        """Run a script whose effect must outlive a failover, if the user has asked for replicas.
+
+        Raises:
+            TooFewReplicas: It ran, but not enough replicas had it in time; give it back.
+        """
+        wanted = self.settings.min_replicas
+        if not wanted:
+            return self.run(name, keys, args)
+        try:
+            # Redis answers for what came over the same connection.
+            with self.client.pipeline(transaction=False) as pipeline:
+                self.run(name, keys, args, client=pipeline)
+                pipeline.wait(wanted, round(REPLICA_WAIT * 1000))
+                answer, found = pipeline.execute()
+        except DRIVER_ERRORS as error:
+            raise explain(error, self.client) from error
+        if found < wanted:
+            raise TooFewReplicas(server_name(self.client), wanted, found)
+        return answer
 
     def lock(self, prefix: str, label: str) -> tuple[str, str]:
         """The key of the lane of those who wait for a lock, and the key of the lock."""

@@ -17,7 +17,7 @@ from celery_toolkit_core.log import event
 
 from .calls import Call
 from .confirmations import confirm_soon
-from .errors import AlreadyQueuedError, LimitExceeded
+from .errors import AlreadyQueuedError, LimitExceeded, TooFewReplicas
 from .options import Unique
 from .store import RESERVATION, Store
 
@@ -70,7 +70,13 @@ class Lock:
     def reserve(self, task_id: str, attempt: int, ttl: float) -> Answer:
         """Take the key for a task that is about to be published: one round trip."""
         args = [task_id, attempt, _ms(ttl), _ms(RESERVATION), self.label, self.task, 0 if self.extends else 1]
-        granted, *rest = self.store.run("reserve", [self.key], args)
+        try:
+            granted, *rest = self.store.run_replicated("reserve", [self.key], args)
+        except TooFewReplicas:
+            # A reservation that cannot be given back ends by itself.
+            with suppress(ToolkitError):
+                self.cancel(task_id)
+            raise
         if granted:
             return Answer(provisional=bool(rest[0]))
         return Answer(rest[0].decode(), rest[1] / 1000)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from celery.concurrency.base import BasePool
+
 from celery_toolkit_core.celery import worker
 from celery_toolkit_core.connection import warn_if_evicting
+from celery_toolkit_core.errors import InvalidParameter
 
 from . import admission, waking
 from .settings import HeimdallSettings
@@ -28,6 +31,10 @@ class HeimdallStep(worker.WorkerStep):
     def prepare(self, consumer: Any) -> None:
         """Give the keeper its job and start the waker."""
         app = consumer.app
+        end_body = getattr(consumer.pool.terminate_job, "__func__", None)
+        if settings_of(app).on_lock_lost == "abort" and end_body is BasePool.terminate_job:
+            pool = type(consumer.pool).__module__.rpartition(".")[2]
+            raise InvalidParameter("heimdall_on_lock_lost", "abort", f"the pool {pool} cannot end a body; use prefork")
         for store in all_stores(app):
             warn_if_evicting(store.client, logger)
         self.keeper.every(settings_of(app).lease / 3, lambda: _renew(app))

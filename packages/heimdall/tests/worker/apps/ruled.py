@@ -13,6 +13,7 @@ from celery_toolkit_testkit.events import log_event
 app = Celery("ruled")
 app.conf.update(
     heimdall_redis_url=os.environ.get("RULED_REDIS"),
+    heimdall_on_lock_lost=os.environ.get("RULED_LOST", "keep"),
     heimdall_lease=3.0,
     heimdall_sweep=0.5,
     broker_connection_retry_on_startup=True,

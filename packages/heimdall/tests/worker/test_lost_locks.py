@@ -1,0 +1,46 @@
+"""Our Redis goes away for longer than a lease, under a body that runs."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture
+def proxy(tcp_proxy, monkeypatch):
+    proxy = tcp_proxy()
+    monkeypatch.setenv("RULED_REDIS", proxy.url)
+    return proxy
+
+
+def lose_the_lock(app, worker, event_log, proxy, seconds):
+    result = app.late.delay("a", seconds=seconds)
+    event_log.wait_for(1, what="begin")
+    with proxy.refusing():
+        proxy.cut()
+        worker.wait_for_log("lock_lost")
+    return result
+
+
+def test_the_loss_is_told_and_the_result_kept(celery_app_module, celery_worker_process, event_log, proxy):
+    app = celery_app_module("ruled")
+    result = lose_the_lock(app, celery_worker_process("ruled"), event_log, proxy, 8.0)
+    assert result.get(timeout=60) == "a"
+
+
+def test_the_body_is_ended_where_that_is_asked_for(
+    celery_app_module, celery_worker_process, event_log, proxy, monkeypatch
+):
+    monkeypatch.setenv("RULED_LOST", "abort")
+    app = celery_app_module("ruled")
+    result = lose_the_lock(app, celery_worker_process("ruled"), event_log, proxy, 120.0)
+    with pytest.raises(Exception, match="terminated"):
+        result.get(timeout=60)
+    assert result.state == "REVOKED"
+    assert event_log.events(what="end") == []
+
+
+def test_a_pool_that_cannot_end_bodies_is_refused(celery_app_module, celery_worker_process, monkeypatch):
+    monkeypatch.setenv("RULED_LOST", "abort")
+    celery_app_module("ruled")
+    worker = celery_worker_process("ruled", pool="threads", wait=False)
+    worker.wait_for_log("the pool thread cannot end a body; use prefork")
