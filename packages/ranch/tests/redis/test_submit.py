@@ -190,9 +190,9 @@ def test_purge_pause_and_resume(task, app, redis_client):
     task.lru_delay("a")
     task.lru_delay("a")
     assert clients.show("a")["paused"]
-    tickets = redis_client.llen("celery")
+    assert redis_client.llen("celery") == 2  # its tickets may be spent on others while it is paused
     clients.resume("a")
-    assert redis_client.llen("celery") >= tickets
+    assert redis_client.llen("celery") == 4
     assert clients.purge("a") == 2
     seen = audit(app)
     assert (seen["purged"], seen["waiting"], seen["missing"], seen["entries"]) == (2, 0, 0, 0)
