@@ -12,6 +12,7 @@ from celery_toolkit_core.celery.cli import Group, json_option, pass_app, show
 if TYPE_CHECKING:
     from celery_toolkit_core.ring import HashRing
 
+    from .partition_overview import Overview
     from .router import ChainRouter
     from .sharing import Sharing
     from .traffic import Traffic
@@ -27,6 +28,10 @@ def chain_router() -> None:
 @pass_app
 def workers(app: Any, as_json: bool) -> None:
     """List the workers: state, weight, share of the keys, messages per minute, who holds the name."""
+    overview = _overview(app)
+    if overview is not None:
+        show(overview.workers(), as_json=as_json)
+        return
     router = _router(app)
     members = router.sharing.view.members if router.sharing else {}
     shares, traffic = router.ring.shares(), _traffic(router)
@@ -103,11 +108,15 @@ def top_keys(app: Any, limit: int, worker: str | None, as_json: bool) -> None:
 @pass_app
 def where(app: Any, key: str, is_int: bool, as_json: bool) -> None:
     """Say to which worker a KEY goes now, and who would inherit it."""
-    found = _router(app).ring
     try:
         value: Any = int(key) if is_int else key
     except ValueError:
         raise click.BadParameter(f"{key!r} is no whole number", param_hint="KEY") from None
+    overview = _overview(app)
+    if overview is not None:
+        show(overview.where(value), as_json=as_json)
+        return
+    found = _router(app).ring
     owners = found.successors(value, 2) if found else []
     worker, heir = [*owners, None, None][:2]
     show({"key": value, "worker": worker, "then": heir}, as_json=as_json)
@@ -135,12 +144,29 @@ def plan(app: Any, add: tuple[str, ...], remove: tuple[str, ...], as_json: bool)
 
 
 @chain_router.command()
+@json_option
+@pass_app
+def partitions(app: Any, as_json: bool) -> None:
+    """List the partitions: state, owner, fence, messages that wait and that are unacknowledged.
+
+    States: `owned`; `moving` to the worker under `next`; `orphaned`: the owner died and nobody has taken over yet;
+    `free`: released, or never had an owner.
+    """
+    overview = _overview(app)
+    if overview is None:
+        raise click.ClickException("the router is in ring mode, which has no partitions: see `workers` and `ring`")
+    show(overview.rows(), as_json=as_json)
+
+
+@chain_router.command()
 @click.argument("name")
 @json_option
 @pass_app
 def drain(app: Any, name: str, as_json: bool) -> None:
     """Give the worker NAME no new keys; it goes on with what is in its queue. Starting it anew ends this."""
-    if not _shared(_router(app)).membership.drain(name):
+    overview = _overview(app)
+    membership = overview.membership if overview is not None else _shared(_router(app)).membership
+    if not membership.drain(name):
         raise click.ClickException(f"no living worker has the name {name!r}")
     if as_json:
         show({"draining": name}, as_json=True)
@@ -148,14 +174,33 @@ def drain(app: Any, name: str, as_json: bool) -> None:
         click.echo(f"{name} gets no new keys")
 
 
-def _router(app: Any) -> ChainRouter:
-    """The application's router, with the membership of this moment."""
+def _overview(app: Any) -> Overview | None:
+    """What there is to see of partition mode; ``None`` in ring mode."""
+    router = _found_router(app)
+    if router.partitions is None:
+        return None
+    from .partition_overview import Overview
+
+    return Overview(app, router)
+
+
+def _found_router(app: Any) -> ChainRouter:
     from .discovery import find_router
     from .errors import RouterNotFound
 
     router = find_router(app)
     if router is None:
         raise RouterNotFound("the application has no ChainRouter in task_routes: set app.conf.task_routes = router")
+    return router
+
+
+def _router(app: Any) -> ChainRouter:
+    """The application's router, with the membership of this moment."""
+    router = _found_router(app)
+    if router.partitions is not None:
+        raise click.ClickException(
+            "the router is in partition mode, which has no ring: see `partitions`, `workers` and `where`"
+        )
     sharing = router.attach(app)
     if sharing is not None:
         # An error here is what the operator wants to see; `refresh` would swallow it.
