@@ -169,6 +169,29 @@ def test_a_dead_server_leaves_the_last_ring(app, members, redis_server, caplog):
     eventually(lambda: queue_of(app) == "worker2")
 
 
+def test_a_failover_to_an_older_copy_is_mended_by_the_next_signs_of_life(app, members, redis_client):
+    """Nobody goes back to the older table meanwhile: the members of then may be dead by now."""
+    members.join(["worker1"], "t1", record())
+    members.join(["worker2"], "t2", record())
+    older = {key: redis_client.dump(key) for key in redis_client.keys("*")}
+    members.leave("worker2", "t2")
+    members.join(["worker3"], "t3", record())
+    router = app.conf.task_routes
+    eventually(lambda: queue_of(app) and set(router.ring) == {"worker1", "worker3"})
+    redis_client.flushall()
+    for key, value in older.items():
+        redis_client.restore(key, 60_000, value, replace=True)
+    for _ in range(3):
+        router.sharing.refresh()
+        assert set(router.ring) == {"worker1", "worker3"}
+    members.join(["worker3"], "t3", record())
+    eventually(lambda: queue_of(app) and set(router.ring) == {"worker1", "worker2", "worker3"})
+    # The one that had left gives no sign of life.
+    redis_client.zadd(members.key_space.key("ends"), {"worker2": 1})
+    members.join(["worker1"], "t1", record())
+    eventually(lambda: queue_of(app) and set(router.ring) == {"worker1", "worker3"})
+
+
 def test_a_server_that_never_answered_leaves_the_registered_workers(app, redis_server):
     redis_server.kill()
     assert queue_of(app) == "celery"

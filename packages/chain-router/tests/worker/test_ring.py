@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
 from celery import Celery, chain, chord
 
+from celery_toolkit_core.bound_process import end_bound, start_bound
 from celery_toolkit_testkit import eventually
 from celery_toolkit_testkit.processes import frozen
 
@@ -19,7 +24,9 @@ KEYS = [f"c{index}" for index in range(20)]
 def ring_app(celery_app_module):
     module = celery_app_module("ring_app")
     module.router.attach(module.app)
-    return module
+    yield module
+    # A result in a circle of references unsubscribes when it is collected: not after its server has ended.
+    gc.collect()
 
 
 @pytest.fixture
@@ -132,14 +139,38 @@ def test_a_retry_goes_to_the_owner_of_today(ring_app, start, event_log, tmp_path
     path.touch()
 
 
-def test_chain_steps_chord_bodies_and_links_go_to_the_owners_of_their_keys(ring_app, start, event_log):
+def test_chain_steps_chord_bodies_links_and_replacements_go_to_the_owners_of_their_keys(ring_app, start, event_log):
     start("a", "b")
     follow(ring_app, "a", "b")
     chain(*[ring_app.work.si(number, KEYS[number]) for number in range(6)]).delay()
     chord([ring_app.work.si(number, KEYS[number]) for number in range(6, 10)], ring_app.work.si(10, KEYS[10])).delay()
     ring_app.work.apply_async((11, KEYS[11]), link=ring_app.work.si(12, KEYS[12]))
-    done = event_log.wait_for(13, kind="done")
+    # A task that puts another in its place, which has another key.
+    ring_app.hand_on.delay(KEYS[0], 13, KEYS[13])
+    ring_app.hand_on.delay(KEYS[13], 14, KEYS[0])
+    done = event_log.wait_for(15, kind="done") + event_log.wait_for(2, kind="handed on")
     assert all(event["worker"] == ring_app.router.get_worker_for_key(event["key"]) for event in done)
+
+
+def test_beat_sends_to_the_owner_of_today(ring_app, start, event_log, request, tmp_path):
+    one, _ = start("a", "b")
+    follow(ring_app, "a", "b")
+    key = next(key for key in KEYS if ring_app.router.get_worker_for_key(key) == "a")
+    schedule = {"often": {"task": ring_app.work.name, "schedule": 0.2, "args": [1, key]}}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(request.path.parent / "apps"),
+        "SETTINGS": json.dumps({"beat_schedule": schedule}),
+    }
+    command = [sys.executable, "-m", "celery", "-A", "ring_app", "beat", "-s", str(tmp_path / "schedule"), "--pidfile="]
+    beat = start_bound(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    try:
+        event_log.wait_for(2, kind="done", worker="a")
+        assert event_log.events(kind="done", worker="b") == []
+        one.stop()
+        event_log.wait_for(2, kind="done", worker="b")
+    finally:
+        end_bound(beat)
 
 
 def test_after_a_reconnect_a_worker_consumes_its_own_queue_and_no_others(ring_app, start, event_log, redis_client):

@@ -25,6 +25,12 @@ def work(self, number, key, seconds=0.0):
     log_event(kind="done", number=number, key=key, worker=self.request.hostname.partition("@")[0])
 
 
+@app.task(bind=True)
+def hand_on(self, key, number, heir):
+    log_event(kind="handed on", key=key, worker=self.request.hostname.partition("@")[0])
+    raise self.replace(work.si(number, heir))
+
+
 @app.task(bind=True, max_retries=None)
 def try_again(self, key, path):
     log_event(kind="try", key=key, worker=self.request.hostname.partition("@")[0])
