@@ -20,9 +20,9 @@ from celery_showcase_presets import HeavyTask, LightTask, apply_presets
 from celery_toolkit_testkit import log_event
 
 LEASE = 3.0
-LIMIT_TIMES, LIMIT_PER = 20, 2.0
+LIMIT_TIMES, LIMIT_PER = 5, 2.0
 #: Seconds of the longest body: it lives by the renewal of its leases alone.
-LONG = 1.5 * LEASE
+LONG = 2 * LEASE
 
 plant(os.environ.get("CHAOS_FAULT", ""), LEASE)
 router = ChainRouter(routing_key="key")

@@ -48,8 +48,8 @@ PLACES = (("celery_heimdall", "finish"), ("celery_heimdall", "start"), ("celery_
 def release_without_owner(lease: float) -> None:
     """Whoever ends frees the key, also one that had lost it."""
     change_lua(
-        ("  if score > now then\n    redis.call('ZREM', holders, token)", "  do redis.call('DEL', holders)"),
-        ("if redis.call('HGET', KEYS[9], 'queued_id') == id and not comes_back", "if not comes_back"),
+        ("  if state.runner == token then\n", "  do\n"),
+        ("  elseif state.queued_id == id and not comes_back", "  elseif not comes_back"),
     )
 
 

@@ -43,7 +43,7 @@ JITTER = 0.5
 #: How much of all that is submitted is of each kind.
 SHARES = {"fair": 8, "single": 5, "limited": 2, "stumbling": 2, "chain": 3}
 #: One in so many of the fair and the unique tasks runs longer than a lease.
-LONG_EVERY = 40
+LONG_EVERY = 20
 
 
 class Chaos:

@@ -22,8 +22,6 @@ def app(celery_app_module):
     app.set_current()
     app.loader.import_default_modules()
     yield app
-    # A failed test's report keeps its results, which would talk to a server that has gone by then.
-    app.backend.result_consumer.stop()
     app.close()
 
 

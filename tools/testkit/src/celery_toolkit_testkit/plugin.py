@@ -13,6 +13,7 @@ from weakref import WeakSet
 import pytest
 import redis
 from celery import Celery, _state
+from celery.backends.asynchronous import BaseResultConsumer
 
 from celery_toolkit_core.connection import connect
 from celery_toolkit_core.local_server import LocalServer, ServerNotFound, find_wheel_program
@@ -36,6 +37,23 @@ def missing(reason: str) -> NoReturn:
     if os.environ.get("CI", "").lower() in ("true", "1"):
         pytest.fail(f"needed under CI: {reason}", pytrace=False)
     pytest.skip(reason)
+
+
+@pytest.fixture(autouse=True)
+def _own_results(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Ends with the test what listens for its results: a result that is collected later would talk to a dead server."""
+    listeners: list[BaseResultConsumer] = []
+    make = BaseResultConsumer.__init__
+
+    def make_and_note(self: BaseResultConsumer, *args: Any, **kwargs: Any) -> None:
+        make(self, *args, **kwargs)
+        listeners.append(self)
+
+    monkeypatch.setattr(BaseResultConsumer, "__init__", make_and_note)
+    yield
+    for listener in listeners:
+        listener.stop()
+        listener._pubsub = None  # type: ignore[attr-defined]  # what the one of Redis listens on
 
 
 @pytest.fixture(autouse=True)
