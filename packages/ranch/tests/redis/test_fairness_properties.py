@@ -15,6 +15,8 @@ from celery_ranch.backlog import Backlog, client_of, queue_of
 from celery_ranch.entries import Report, Submission
 from celery_toolkit_core.keys import KeySpace
 
+pytestmark = pytest.mark.not_on("cluster", reason="one client of one server for all examples")
+
 Q = queue_of("", "celery")
 CLIENTS = "abcde"
 WEIGHTS = (0.5, 1.0, 2.0)
