@@ -34,7 +34,7 @@ for index = 1, (#ARGV - 1) / 4 do
       end
     end
     places[#places + 1] =
-      {index = index, hash = hash, last = last, most = tonumber(most), from = at + 2, to = at + 1 + lists}
+      {index = index, hash = hash, fence = fence, last = last, most = tonumber(most), from = at + 2, to = at + 1 + lists}
   end
   at = at + 1 + lists
 end
@@ -44,7 +44,8 @@ local function take_one(place)
     local message = redis.call('RPOP', KEYS[list])
     if message then
       place.last, place.most, place.changed = place.last + 1, place.most - 1, true
-      redis.call('HSET', place.hash, place.last, KEYS[list] .. '\n' .. message, 'last', place.last)
+      redis.call('HSET', place.hash, place.last, KEYS[list] .. '\n' .. message, 'last', place.last,
+        'fence', place.fence)
       give(place.index, place.last, KEYS[list], message)
       return true
     end

@@ -29,7 +29,7 @@ app.conf.update(
 router = app.conf.task_routes = ChainRouter(
     mode="partition",
     routing_key="key",
-    partitions=16,
+    partitions=int(os.environ.get("PARTITIONS", "16")),
     on_assign=lambda number: log_event(kind="assign", partition=number),
     on_revoke=lambda number: log_event(kind="revoke", partition=number),
 )
