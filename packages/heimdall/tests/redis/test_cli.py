@@ -20,7 +20,7 @@ import os
 from celery import Celery
 from celery_heimdall import Concurrency, HeimdallTask, RateLimit, Unique
 app = Celery("operated")
-app.conf.update(broker_url="memory://", heimdall_redis_url=os.environ["OPERATED_REDIS"], heimdall_lease=0.3)
+app.conf.update(heimdall_redis_url=os.environ["OPERATED_REDIS"], heimdall_lease=0.3)
 options = {"unique": True, "key": "the-report", "times": 2, "per": 60}
 @app.task(shared=False, base=HeimdallTask, heimdall=options, name="report")
 def report(): pass
@@ -37,6 +37,7 @@ def asking(org): pass
 def operated(tmp_path, celery_environment, redis_url, monkeypatch):
     (tmp_path / "operated.py").write_text(MODULE)
     monkeypatch.setenv("OPERATED_REDIS", redis_url)
+    monkeypatch.setenv("CELERY_BROKER_URL", "memory://")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "operated", raising=False)
 
