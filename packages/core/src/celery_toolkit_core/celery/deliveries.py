@@ -33,6 +33,9 @@ logger = logging.getLogger(__name__)
 #: a lasting fault (Redis away) can go round: at most the prefetch count per this many seconds.
 RETURN_DELAY = 1.0
 
+# The ends of a body that nobody has killed.
+_BY_ITSELF: tuple[Outcome, ...] = ("success", "failure", "retry", "ignored")
+
 # In front of the routing key of what Celery's native delayed delivery has brought: 28 binary digits, one per level.
 _DELAY = re.compile(r"^(?:[01]\.){28}")
 
@@ -93,6 +96,7 @@ class Delivery:
         self._stored: StoredMessage | None = None
         self._job: Any = None
         self._with_celery = False
+        self._presumed: Outcome | None = None
         self._celery_error: BaseException | None = None
         message.__dict__[_KEY] = self
         _open.add(self)
@@ -216,8 +220,14 @@ class Delivery:
     def end(self, outcome: Outcome) -> None:
         """Tell the followers how it ended; what comes after the first end is ignored."""
         if self._leave():
+            if self._presumed and outcome not in _BY_ITSELF:
+                outcome = self._presumed
             self._tell("ended", outcome)
             self._close()
+
+    def presume(self, outcome: Outcome) -> None:
+        """It ends so, unless the body turns out to have ended by itself before; told at the next occasion."""
+        self._presumed = outcome
 
     def _start(self, strategy: Callable[..., Any]) -> None:
         self._with_celery = True
@@ -317,7 +327,9 @@ def forget_dropped(consumer: Any) -> None:
     # The prefork pool drops what no child has accepted yet; other pools run whatever they were given.
     prefork = consumer.pool.uses_semaphore
     for delivery in open_deliveries():
-        if delivery.pid is None:
+        if delivery._presumed:
+            delivery.end(delivery._presumed)
+        elif delivery.pid is None:
             given = delivery.request is not None and delivery.request._apply_result is not None
             if prefork or not given:
                 delivery.end("requeued")

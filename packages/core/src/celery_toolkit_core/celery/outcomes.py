@@ -99,11 +99,14 @@ def followed(base: type[Any]) -> type[Any]:
 
         def _announce_cancelled(self, *args: Any, **options: Any) -> Any:
             # A broken connection or a cold shutdown killed the child; only what is unacknowledged is delivered again.
-            outcome: Outcome = "terminated" if self.acknowledged else "requeued"
             try:
                 return super()._announce_cancelled(*args, **options)
             finally:
-                self._delivery.end(outcome)
+                if self.acknowledged:
+                    self._delivery.end("terminated")
+                else:
+                    # The body may have ended just before: a cold shutdown still looks for such ends, and acknowledges.
+                    self._delivery.presume("requeued")
 
         def _success_was_stored(self) -> Any:
             # Celery 5.7: the child died after its result was stored.
