@@ -184,6 +184,17 @@ def _overview(app: Any) -> Overview | None:
     return Overview(app, router)
 
 
+@chain_router.command()
+@click.option("--user", default="chain-router", show_default=True, help="Its name.")
+@pass_app
+def acl(app: Any, user: str) -> None:
+    """Print the command that makes a Redis user who may do just what the membership needs."""
+    from .acl import rule
+    from .discovery import key_space, settings_of
+
+    click.echo(rule(user, key_space(settings_of(app))))
+
+
 def _found_router(app: Any) -> ChainRouter:
     from .discovery import find_router
     from .errors import RouterNotFound
