@@ -132,8 +132,8 @@ def test_a_cold_shutdown_loses_nothing_that_had_not_begun(apart, worker, event_l
 def test_a_soft_shutdown_lets_bodies_end_and_hands_back_the_rest(apart, worker, event_log):
     tasks = apart()
     for number in range(6):
-        tasks.work.lru_delay("a", f"t{number}", 1.5)
-    first = worker(concurrency=2, env={"SOFT_SHUTDOWN": "30"})
+        tasks.work.lru_delay("a", f"t{number}", 0.5)
+    first = worker(concurrency=2, env={"SOFT_SHUTDOWN": "6"})  # all of which Celery waits
     event_log.wait_for(2, what="start")
     first.send(signal.SIGQUIT)
     first.wait()
@@ -146,18 +146,20 @@ def test_a_soft_shutdown_lets_bodies_end_and_hands_back_the_rest(apart, worker, 
     assert starts(event_log) == {f"t{number}": 1 for number in range(6)}
 
 
-def test_a_ticket_delivered_again_while_its_task_runs_is_a_no_op(apart, worker, event_log):
+def test_a_ticket_delivered_again_while_its_task_runs_is_a_no_op(apart, worker, event_log, tmp_path):
     """The visibility timeout is shorter than the task; a worker that starts takes up what has timed out."""
     tasks = apart()
-    long = tasks.work.lru_delay("a", "long", 12.0)
+    long = tasks.hold.lru_delay("a", "long", str(tmp_path / "go"))
     environment = {"VISIBILITY": "1", "RANCH_LEASE": "3"}
     first = worker(concurrency=1, env=environment)
     (begun,) = event_log.wait_for(1, what="start")
-    # A worker restores at its start what has been out for longer than the timeout.
-    eventually(lambda: tasks.app.connection_for_read().default_channel.client.zcard("unacked_index") == 1)
+    out = tasks.app.connection_for_read().default_channel.client
+    (ticket,) = out.zrange("unacked_index", 0, -1)
     second = worker(concurrency=1, env=environment)
-    other = tasks.work.lru_delay("b", "other")
-    assert other.get(timeout=60) == "other"
+    # The second worker has found the ticket, got it, been refused, and acknowledged it.
+    eventually(lambda: ticket not in out.zrange("unacked_index", 0, -1) and not out.llen("celery"), timeout=60)
+    assert tasks.work.lru_delay("b", "other").get(timeout=60) == "other"
+    (tmp_path / "go").touch()
     assert long.get(timeout=60) == "long"
     settled(tasks.app, submitted=2, done=2)
     assert starts(event_log) == {"long": 1, "other": 1}
@@ -165,21 +167,24 @@ def test_a_ticket_delivered_again_while_its_task_runs_is_a_no_op(apart, worker, 
     assert second.is_running
 
 
-@pytest.mark.parametrize(("milliseconds", "tasks"), [(5, 60), (50, 24), (500, 6)])
-def test_latency_neither_loses_nor_repeats(apart, worker, event_log, tcp_proxy, monkeypatch, milliseconds, tasks):
-    """The broker, the backlog and the results behind a slow network, leases short enough to matter."""
+def test_latency_neither_loses_nor_repeats(apart, worker, event_log, tcp_proxy, monkeypatch):
+    """The broker, the backlog and the results behind 5, 50 and 500 ms, with leases short enough to matter."""
     proxy = tcp_proxy()
     for name in ("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"):
         monkeypatch.setenv(name, proxy.url)
     module = apart()
-    environment = {"RANCH_LEASE": "6"}
-    workers = [worker(concurrency=2, env=environment), worker(concurrency=2, env=environment)]
-    proxy.latency = milliseconds / 1000
-    for number in range(tasks):
-        module.work.lru_apply_async(f"c{number % 3}", (f"t{number}", 0.1), ignore_result=True)
-    event_log.wait_for(tasks, what="end", timeout=120)
-    settled(module.app, submitted=tasks, done=tasks)
-    assert starts(event_log) == {f"t{number}": 1 for number in range(tasks)}
+    workers = [worker(concurrency=2, env={"RANCH_LEASE": "6"}, wait=False) for _ in range(2)]
+    for each in workers:
+        each.wait_ready()
+    sent = 0
+    for milliseconds, tasks in ((5, 60), (50, 24), (500, 6)):
+        proxy.latency = milliseconds / 1000
+        for number in range(sent, sent + tasks):
+            module.work.lru_apply_async(f"c{number % 3}", (f"t{number}", 0.05), ignore_result=True)
+        sent += tasks
+        event_log.wait_for(sent, what="end", timeout=120)
+    settled(module.app, submitted=sent, done=sent)
+    assert starts(event_log) == {f"t{number}": 1 for number in range(sent)}
     assert all(each.is_running for each in workers)
     proxy.latency = 0.0
 

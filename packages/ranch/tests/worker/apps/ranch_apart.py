@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 
 from celery import Celery
 from celery.signals import before_task_publish
@@ -37,6 +38,14 @@ def work(self, text, seconds=0.0):
     log_event(what="start", text=text, id=self.request.id)
     time.sleep(seconds)
     log_event(what="end", text=text, id=self.request.id)
+    return text
+
+
+@lru_task(app)
+def hold(text, path):
+    log_event(what="start", text=text)
+    while not Path(path).exists():
+        time.sleep(0.05)
     return text
 
 

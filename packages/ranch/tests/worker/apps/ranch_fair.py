@@ -153,9 +153,3 @@ def by_impact(lru_key, metadata):
 @lru_task(app, weight_function=by_impact)
 def weighed(text):
     log_event(what="weighed", text=text)
-
-
-@lru_task(app, lru_cost="runtime")
-def timed(text, seconds):
-    log_event(what="timed", text=text, seconds=seconds)
-    time.sleep(seconds)
