@@ -249,10 +249,9 @@ SABOTAGES = {
     ),
     "monitor": (
         """
-        import celery_showcase_presets.metrics as metrics
-        metrics._ENDS = ("failed",)
-        import celery_showcase_presets.tour.stage as stage
-        stage.PATIENCE = 10.0
+        from celery_showcase_presets.metrics import TaskEvents
+        count = TaskEvents._on_event
+        TaskEvents._on_event = lambda self, told: (count(self, told), count(self, told))
         """,
         "Prometheus was told of each of them, and that no queue holds anything",
     ),

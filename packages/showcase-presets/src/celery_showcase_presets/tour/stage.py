@@ -43,7 +43,7 @@ class Stage:
     screen: Plain
     plan: Plan = field(default_factory=Plan)
     interrupted: Event = field(default_factory=Event)
-    patience: float = field(default_factory=lambda: PATIENCE)
+    patience: float = PATIENCE
     kept: list[str] = field(default_factory=list)
     sent: dict[str, float] = field(default_factory=dict)
     highlights: list[tuple[str, str]] = field(default_factory=list)
