@@ -133,6 +133,19 @@ def reap(app: Any, as_json: bool) -> None:
     _done(found, f"woken {waker.woken}, back in line {waker.late}", as_json=as_json)
 
 
+@heimdall.command()
+@click.option("--user", default="heimdall", show_default=True, help="Its name.")
+@json_option
+@pass_app
+def acl(app: Any, user: str, as_json: bool) -> None:
+    """Print the command that makes a Redis user who may do just what heimdall needs."""
+    from .acl import rule
+    from .store import settings_of
+
+    line = rule(user, settings_of(app).namespace)
+    _done({"command": line}, line, as_json=as_json)
+
+
 def _limit_row(declared: Any, key: str | None) -> dict[str, Any]:
     from celery_toolkit_core.limits import Limiter
 

@@ -141,6 +141,12 @@ def test_what_dead_workers_left_is_reaped(operated):
     assert found["back_in_line"] == 1
 
 
+def test_the_command_for_a_user_of_ones_own_is_printed(operated):
+    line = operated("acl", "--user", "guard").stdout
+    assert line.startswith("ACL SETUSER guard reset on >PASSWORD ~{heimdall:main}:* ")
+    assert json.loads(operated("acl", "--user", "guard", "--json").stdout)["command"] == line.strip()
+
+
 def test_without_an_application_it_says_so(operated):
     done = operated("locks", app=())
     assert (done.exit_code, "no app given, use -A" in done.stderr) == (1, True)
