@@ -245,8 +245,7 @@ def check_lock(root: Path) -> Iterator[Finding]:
     for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         for url in re.findall(r'(?:registry|url|git|path) = "([^"]*)"', text):
             parts = urlsplit(url)
-            host = hashlib.blake2b((parts.hostname or "").encode(), digest_size=4).hexdigest()
-            if parts.scheme != "https" or host not in PUBLIC_HOSTS or parts.username or parts.query:
+            if parts.scheme != "https" or host_digest(url) not in PUBLIC_HOSTS or parts.username or parts.query:
                 yield Finding(f"uv.lock:{number}", "names something else than the public index; run make lock")
 
 
@@ -265,7 +264,7 @@ def check_mould(root: Path) -> Iterator[Finding]:
 
 
 def check_texts(root: Path) -> Iterator[Finding]:
-    """No tracked text holds a path that exists on one machine only."""
+    """No tracked text holds a path that exists on one machine only, or the host of a registry."""
     for entry in tracked(root):
         path = root / entry
         if entry.name == "uv.lock" or not path.is_file() or path.stat().st_size > 2**20:
@@ -277,6 +276,17 @@ def check_texts(root: Path) -> Iterator[Finding]:
         for number, text in enumerate(lines, 1):
             if MACHINE_PATH.search(text):
                 yield Finding(f"{entry.as_posix()}:{number}", "names a path of one machine")
+            if any(host_digest(url) in PUBLIC_HOSTS for url in re.findall(r"https?://[^\s\"')>]+", text)):
+                yield Finding(f"{entry.as_posix()}:{number}", "names the host of a registry")
+
+
+def host_digest(url: str) -> str:
+    """The host of a URL, as `PUBLIC_HOSTS` knows it."""
+    try:
+        host = urlsplit(url).hostname or ""
+    except ValueError:  # something in brackets that is no address
+        return ""
+    return hashlib.blake2b(host.encode(), digest_size=4).hexdigest()
 
 
 def tracked(root: Path) -> list[Path]:

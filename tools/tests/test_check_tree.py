@@ -168,3 +168,8 @@ def test_a_stranger_at_the_top_level_and_a_missing_room_are_found(tree: Path) ->
 def test_a_path_of_one_machine_is_found(tree: Path) -> None:
     (tree / "README.md").write_text("see /" + "root/thing\n")
     assert messages(tree) == ["README.md:1: names a path of one machine"]
+
+
+def test_the_host_of_a_registry_is_found(tree: Path) -> None:
+    (tree / "README.md").write_text(f"see [the package]({INDEX}/thing) and [ours](https://example.org/x)\n")
+    assert messages(tree) == ["README.md:1: names the host of a registry"]
