@@ -1,4 +1,4 @@
-"""The partitions' queues on a Redis broker: taken in order, given back in order, adopted once, never lost in between."""
+"""The partitions' queues on a Redis broker: taken in order, given back in order, adopted once, never lost."""
 
 from __future__ import annotations
 
