@@ -1,7 +1,7 @@
 """The bench of heimdall: what a lock and a limit cost, and how exactly a limit is kept with real workers.
 
-With ``CELERY_HEIMDALL_10=<a Python that has celery-heimdall 1.0 and celery[redis]>`` in the environment, that
-package is measured in the same run.
+The older packages for the same end are measured in the same run, each in an environment of its own that `uv` makes;
+without `uv` or an index their column says so.
 """
 
 from __future__ import annotations
@@ -46,27 +46,48 @@ def limited(self, number):
     log_event(number=number, stamp=self.request.heimdall_claim.stamp, retries=self.request.retries)
 """
 
-#: Runs under the other Python, whose package has our import name. Prints the two ratios.
+#: Others' packages: how each declares a unique task.
+PEERS = {
+    "celery-heimdall": """
+from celery_heimdall import HeimdallTask as Base
+options = {"heimdall": {"unique": True}}
+""",
+    "celery-once": """
+from celery_once import QueueOnce as Base
+app.conf.ONCE = {"backend": "celery_once.backends.Redis", "settings": {"url": sys.argv[1], "default_timeout": 3600}}
+options = {"once": {"graceful": True}}
+""",
+    "celery-singleton": """
+from celery_singleton import Singleton as Base
+options = {}
+""",
+}
+#: How often a duplicate is asked for: with celery-heimdall each waits for nearly a second.
+THEIR_DUPLICATES = 8
+
+#: Runs under another Python with another's package. Prints the two ratios.
 THEIRS = """
-import statistics, sys, time
+import gc, sys, time
+from statistics import median
 from celery import Celery
-from celery_heimdall import HeimdallTask
 app = Celery("bench", broker=sys.argv[1], backend=sys.argv[1])
 app.conf.task_ignore_result = True
-plain = app.task(name="plain")(eval("lambda n: None").__class__((lambda n: None).__code__, {}, "plain"))
-unique = app.task(name="unique", base=HeimdallTask, heimdall={"unique": True})(
-    eval("lambda n: None").__class__((lambda n: None).__code__, {}, "unique"))
-def span(call):
-    start = time.perf_counter_ns(); call(); return time.perf_counter_ns() - start
-a, b, c = [], [], []
-unique.delay(-1); plain.delay(-1)
-for n in range(300):
-    a.append(span(lambda: plain.delay(n)))
-    b.append(span(lambda: unique.delay(n)))
-for n in range(15):
-    c.append(span(lambda: unique.delay(-1)))
-m = statistics.median
-print(m(b) / m(a), m(c) / m(a))
+DECLARATION
+@app.task(name="plain")
+def plain(number): pass
+@app.task(name="unique", base=Base, **options)
+def unique(number): pass
+def span(call, number):
+    start = time.perf_counter_ns()
+    call(number)
+    return time.perf_counter_ns() - start
+plain.delay(-1)
+unique.delay(-1)
+gc.disable()
+pairs = [(span(plain.delay, n), span(unique.delay, n)) for n in range(ROUNDS)]
+base = median(a for a, _ in pairs)
+again = [span(unique.delay, -1) for _ in range(DUPLICATES)]
+print(median(b for _, b in pairs) / base, median(again) / base)
 """
 
 
@@ -99,14 +120,12 @@ def _app(broker: str, ours: str) -> dict[str, Any]:
 def _submitting(url: str) -> Table:
     table = Table(
         "heimdall: `delay()` of a unique task, ratio to a plain one",
-        ["call", "ratio", "target", "added round trips", "target", "celery-heimdall 1.0"],
+        ["call", "ratio", "target", "added round trips", "target", *PEERS],
         "Round trips in the caller's way, on the wire to our Redis, here another connection than the broker's; the "
-        "confirmation of a published message is one more, from a thread, and is part of the ratio.",
+        "confirmation of a published message is one more, from a thread, and is part of the ratio. The older packages "
+        "confirm nothing: a producer that dies, or a publish that fails, leaves their key locked.",
     )
-    theirs = ["not measured", "not measured"]
-    if other := os.environ.get("CELERY_HEIMDALL_10"):
-        done = subprocess.run([other, "-c", THEIRS, url], capture_output=True, check=True, timeout=300, text=True)
-        theirs = [f"{float(word):.2f}" for word in done.stdout.split()]
+    theirs = [_peer(url, *peer) for peer in PEERS.items()]
     connect(url).flushall()
     tasks = _app(url, url)
     free = Operation("free", lambda n: tasks["unique"].delay(n))
@@ -122,9 +141,31 @@ def _submitting(url: str) -> Table:
             round_trips(proxy, Operation("duplicate", lambda _: counted["unique"].delay(-1))),
         ]
     rows = (("free", "on a free key", MOST_FREE), ("duplicate", "duplicate", MOST_DUPLICATE))
-    for (name, label, most), trip, other in zip(rows, trips, theirs, strict=True):
-        table.add(label, *judged(found[name], most), *judged(trip, 1, "{:g}"), other)
+    for (name, label, most), trip, others in zip(rows, trips, zip(*theirs, strict=True), strict=True):
+        table.add(label, *judged(found[name], most), *judged(trip, 1, "{:g}"), *others)
     return table
+
+
+def _peer(url: str, name: str, declaration: str) -> list[str]:
+    """The two ratios of another's package, on a free key and of a duplicate."""
+    connect(url).flushall()
+    code = (
+        THEIRS.replace("DECLARATION", declaration)
+        .replace("ROUNDS", str(ROUNDS // 2))
+        .replace("DUPLICATES", str(THEIR_DUPLICATES))
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        python = f"{folder}/bin/python"
+        try:
+            for command in (
+                ["uv", "venv", "--quiet", "--python", sys.executable, folder],
+                ["uv", "pip", "install", "--quiet", "--python", python, name, "celery[redis]"],
+            ):
+                subprocess.run(command, check=True, timeout=300, stderr=subprocess.DEVNULL)
+            done = subprocess.run([python, "-c", code, url], capture_output=True, check=True, timeout=300, text=True)
+        except (OSError, subprocess.SubprocessError) as error:
+            return [f"not measured ({type(error).__name__})"] * 2
+    return [f"{float(word):.2f}" for word in done.stdout.split()]
 
 
 def _deciding(url: str) -> Table:
@@ -135,7 +176,9 @@ def _deciding(url: str) -> Table:
     )
 
     def claim(task: Any, number: int) -> Claim:
-        return Claim(task, Call(task, (number,)), None, f"id-{number}", 0, f"id-{number}/1")
+        # A message that comes by `apply_async` names its key.
+        label = f"unique:{number:032x}" if task.heimdall_config.unique else None
+        return Claim(task, Call(task, (number,)), label, f"id-{number}", 0, f"id-{number}/1")
 
     def enter(task: Any, number: int) -> Any:
         # `later` stays False: the limits are decided now.
