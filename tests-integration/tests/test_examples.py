@@ -73,7 +73,7 @@ def script(blocks: list[Example], folder: Path, url: str) -> str:
     parts = ["import importlib", READER.get(page, "")]
     for block in blocks:
         text = LOCAL.sub(url.removesuffix("/0"), block.text)
-        if ".get(" in text:
+        if ".get()" in text:
             parts.append(WITH_WORKER)
         if name := FILE.match(block.text):
             path = folder / name[1]
