@@ -35,6 +35,9 @@ logger = logging.getLogger(__name__)
 #: Most tasks renewed in one script; a worker with a large pool must not keep the server from others for long.
 RENEWALS = 200
 
+#: Seconds between two questions whether a body may start, while our Redis is away.
+ASK_AGAIN = 1.0
+
 #: Ends after which the task comes again, with its id and its place.
 _COMES_BACK: tuple[Outcome, ...] = ("retry", "requeued", "unknown")
 
@@ -159,14 +162,23 @@ def start(task: Any, request: Any, token: str, call: Call) -> Claim:
     Raises:
         NotBegun: The body may not start: the task is parked again, is dropped, or goes on under another token.
         LimitExceeded: Nor may it start, and the limit asks for an error then.
+        RedisUnavailable: Our Redis did not answer for as long as a lease.
     """
     claim = Claim(task, call, request.get(KEY), request.id, request.retries or 0, token)
-    try:
-        verdict = claim.start()
-    except RedisError:
-        if claim.store.settings.on_redis_error == "raise":
-            raise
-        return claim
+    settings = claim.store.settings
+    give_up = time.monotonic() + settings.lease
+    while True:
+        try:
+            verdict = claim.start()
+            break
+        except RedisError as error:
+            if settings.on_redis_error == "run":
+                return claim
+            # To fail would be the end of a task that was accepted; the same question gets the same answer.
+            if time.monotonic() > give_up:
+                raise
+            event(logger, logging.WARNING, "start_waits_for_redis", task_id=claim.task_id, error=str(error))
+            time.sleep(ASK_AGAIN)
     if claim.refusal is not None:
         refuse(task, request, claim.refusal)
     if verdict == "parked" and claim.retries:

@@ -66,6 +66,7 @@ class Claim:
         self.demands = demands = () if bare else tuple(demands_of(task, call))
         #: When the body started, in microseconds of Redis; the identity of the start.
         self.stamp = 0
+        self._question = uuid4().hex
         #: Seconds until the next look, when the body may not start yet; and what ends the task, when it may not at all.
         self.wait = 0.0
         self.refusal: Refusal | None = None
@@ -128,7 +129,7 @@ class Claim:
         """The strict decision where the body starts: ``go``, ``parked``, ``refused`` or ``stale``; see start.lua."""
         keys = [*self.store.parking, self.limit_lane, self.lock_keys[1], self.store.began(self.task_id)]
         args = [self.task_id, self.token, self.limits_lane, self._limit_spec, self.until, int(self.one_body)]
-        args += [self._strategies, self._spread(), uuid4().hex, *self.limit_args]
+        args += [self._strategies, self._spread(), self._question, *self.limit_args]
         verdict, *rest = self.store.run("start", [*keys, *self.limit_keys], args)
         if verdict == b"go":
             self.stamp = int(rest[0])

@@ -1,4 +1,4 @@
-"""Our Redis goes away for longer than a lease, under a body that runs."""
+"""Our Redis goes away, before a body starts or while it runs."""
 
 from __future__ import annotations
 
@@ -44,3 +44,27 @@ def test_a_pool_that_cannot_end_bodies_is_refused(celery_app_module, celery_work
     celery_app_module("ruled")
     worker = celery_worker_process("ruled", pool="threads", wait=False)
     worker.wait_for_log("the pool thread cannot end a body; use prefork")
+
+
+def test_a_body_that_is_about_to_start_waits_for_redis(celery_app_module, celery_worker_process, event_log, proxy):
+    """It was accepted: to fail now would be to lose it."""
+    app = celery_app_module("ruled")
+    worker = celery_worker_process("ruled", concurrency=1)
+    first, second = app.roomy.delay("a", seconds=2.0), app.roomy.delay("b")
+    event_log.wait_for(1, what="begin")
+    worker.wait_for_log(f"roomy[{second.id}] received")
+    with proxy.refusing():
+        proxy.cut()
+        worker.wait_for_log("start_waits_for_redis")
+    assert [first.get(timeout=60), second.get(timeout=60)] == ["a", "b"]
+
+
+def test_without_redis_tasks_run_unprotected_where_that_is_asked_for(
+    celery_app_module, celery_worker_process, event_log, monkeypatch
+):
+    monkeypatch.setenv("RULED_REDIS", "redis://127.0.0.1:1/0")
+    monkeypatch.setenv("RULED_ERROR", "run")
+    app = celery_app_module("ruled")
+    celery_worker_process("ruled")
+    results = [task.delay("a") for task in (app.late, app.late, app.slowly, app.slowly)]
+    assert [result.get(timeout=60) for result in results] == ["a"] * 4

@@ -13,6 +13,7 @@ from celery_toolkit_testkit.events import log_event
 app = Celery("ruled")
 app.conf.update(
     heimdall_redis_url=os.environ.get("RULED_REDIS"),
+    heimdall_on_redis_error=os.environ.get("RULED_ERROR", "raise"),
     heimdall_on_lock_lost=os.environ.get("RULED_LOST", "keep"),
     heimdall_lease=3.0,
     heimdall_sweep=0.5,
@@ -75,6 +76,11 @@ def paused(self, key):
 @app.task(bind=True, base=HeimdallTask, heimdall={"times": 1, "per": 3}, name="slowly")
 def slowly(self, key):
     return body(self, key)
+
+
+@app.task(bind=True, base=HeimdallTask, limits=[RateLimit("100/s", name="room")], name="roomy")
+def roomy(self, key, seconds=0.0):
+    return body(self, key, seconds)
 
 
 @app.task(name="total")
