@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from amqp.exceptions import AccessRefused, ChannelError, PreconditionFailed
 from kombu import Connection, Exchange, Queue
 
 from celery_toolkit_core.celery.messages import StoredMessage
 from celery_toolkit_core.deadletters import DeadLetter
 from celery_toolkit_core.errors import InvalidParameter
 
+from .again import publish_again
 from .errors import LettersInUse
 from .redis_letters import readable_message
 
@@ -39,6 +40,10 @@ _PATIENCE = 10.0
 
 #: Letters settled in one transaction.
 _BATCH = 500
+
+# AMQP's reply codes: somebody consumes alone; it exists with other arguments.
+_EXCLUSIVE = 403
+_OF_OTHER_SIZE = 406
 
 # How RabbitMQ calls what made it put a message aside.
 _REASONS = {"expired": "expired", "maxlen": "queue full", "delivery_limit": "delivered too often"}
@@ -73,8 +78,13 @@ class RabbitLetters:
 
     def prepare(self) -> None:
         """Declare the exchange and the queue; where they exist with other sizes, those stay."""
-        with self._connection() as connection, suppress(PreconditionFailed):
-            self.queue(connection.default_channel).declare()
+        with self._connection() as connection:
+            errors: Any = connection.channel_errors
+            try:
+                self.queue(connection.default_channel).declare()
+            except errors as error:
+                if error.reply_code != _OF_OTHER_SIZE:
+                    raise
 
     def gets_rejected(self, queue: str) -> bool:
         """Whether RabbitMQ itself moves what is rejected in this queue here."""
@@ -161,8 +171,9 @@ class RabbitLetters:
             message.headers,
             {name: value for name, value in message.properties.items() if name != "priority"},
         )
-        channel.basic_publish(prepared, exchange="", routing_key=name)
-        return True
+        return publish_again(
+            self._app, message, partial(channel.basic_publish, prepared, exchange="", routing_key=name)
+        )
 
     @contextmanager
     def _in_hand(self) -> Iterator[Iterator[Any]]:
@@ -187,7 +198,9 @@ class RabbitLetters:
                     callback=lambda raw, channel=channel: arrived.append(channel.message_to_python(raw)),
                     exclusive=True,
                 )
-            except AccessRefused as error:
+            except connection.channel_errors as error:
+                if error.reply_code != _EXCLUSIVE:
+                    raise
                 if time.monotonic() > end:
                     message = "another command has the dead letters in hand; try again in a moment"
                     raise LettersInUse(message, queue=self.queue.name) from error
@@ -200,7 +213,7 @@ class RabbitLetters:
             with connection.channel() as channel:
                 declared: Any = self.queue(channel).queue_declare(passive=True)
                 return int(declared.message_count)
-        except ChannelError:
+        except connection.channel_errors:
             self.prepare()
             return 0
 

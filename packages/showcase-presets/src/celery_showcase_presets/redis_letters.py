@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -12,6 +13,8 @@ from celery_toolkit_core.deadletters import DeadLetters
 from celery_toolkit_core.errors import Quarantined
 from celery_toolkit_core.keys import KeySpace
 from celery_toolkit_core.log import event
+
+from .again import publish_again
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -91,9 +94,10 @@ class RedisLetters(DeadLetters):
         try:
             for letter in taken.letters:
                 message = readable_message(letter)
-                if message is not None:
-                    copy = [f"{letter.id}/{letter.cursor}", uuid4().hex]
-                    message.with_headers(**{REPLAY: copy}).publish(app, queue=letter.details.get("queue"))
+                if message is None:
+                    continue
+                message = message.with_headers(**{REPLAY: [f"{letter.id}/{letter.cursor}", uuid4().hex]})
+                if publish_again(app, message, partial(message.publish, app, queue=letter.details.get("queue"))):
                     sent.append(letter.id)
         finally:
             if sent:

@@ -112,7 +112,7 @@ def test_every_target_of_the_makefile_does_what_it_says(app, run_make, backgroun
     assert "beat runs already, as process" in run_make("beat_bg", fails=True)
     assert "has ended" in run_make("beat_stop")
     assert "does not run" in run_make("beat_stop")
-    beat, log = background(make("beat"))
+    _, log = background(make("beat"))
     eventually(lambda: "beat: Starting" in log.read_text(), PATIENCE)
 
 

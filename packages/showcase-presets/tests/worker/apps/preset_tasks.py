@@ -66,3 +66,10 @@ def refuser(why):
 @shared_task(name="tick")
 def tick():
     log_event(what="tick")
+
+
+@shared_task(base=HeavyTask, bind=True, name="heavy.fickle", retry_backoff_max=1)
+def fickle(self):
+    if self.request.retries == 0:
+        raise ConnectionError("once")
+    return self.request.retries
