@@ -62,7 +62,7 @@ class Depths:
             with connection.channel() as channel:
                 if connection.transport.driver_type == "redis":
                     return self._of_redis(channel, queues)
-                return [_of_others(channel, name) for name in sorted(queues)]
+            return [_of_others(connection, name) for name in sorted(queues)]
 
     def _of_redis(self, channel: Any, queues: Mapping[str, Queue]) -> list[Depth]:
         # Kombu's own client puts the prefix before the keys of some commands and not of others.
@@ -97,8 +97,14 @@ class Depths:
         return max(0.0, now - (sent if isinstance(sent, (int, float)) else since))
 
 
-def _of_others(channel: Any, name: str) -> Depth:
-    return Depth(name, channel.queue_declare(queue=name, passive=True).message_count, None, None)
+def _of_others(connection: Any, name: str) -> Depth:
+    # Whoever asks for a queue that is not there loses the channel.
+    with connection.channel() as channel:
+        try:
+            waiting = channel.queue_declare(queue=name, passive=True).message_count
+        except connection.channel_errors:
+            waiting = 0
+    return Depth(name, waiting, None, None)
 
 
 def _unacknowledged(client: Any, key: str, queues: Mapping[str, Queue]) -> dict[str, int]:

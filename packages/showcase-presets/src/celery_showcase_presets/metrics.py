@@ -20,7 +20,8 @@ from celery_toolkit_core.log import event
 
 from .dead_letters import dead_letters_of
 from .depths import Depths
-from .errors import PortTaken
+from .errors import NoManagement, PortTaken
+from .management import unacknowledged
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -148,13 +149,21 @@ class Figures(Collector):
             "celery_queue_unacknowledged", "Messages that a worker has in hand", labels=["queue"]
         )
         oldest = GaugeMetricFamily("celery_queue_oldest_seconds", "Age of the oldest waiting message", labels=["queue"])
+        told = self._told_by_management() if any(depth.unacknowledged is None for depth in depths or ()) else {}
         for depth in depths or ():
             waiting.add_metric([depth.queue], depth.waiting)
-            if depth.unacknowledged is not None:
-                fetched.add_metric([depth.queue], depth.unacknowledged)
+            if (in_hand := told.get(depth.queue, depth.unacknowledged)) is not None:
+                fetched.add_metric([depth.queue], in_hand)
             if depth.oldest is not None:
                 oldest.add_metric([depth.queue], depth.oldest)
         yield from (waiting, fetched, oldest)
+
+    def _told_by_management(self) -> dict[str, int]:
+        # Over AMQP, RabbitMQ tells what waits and nothing else.
+        try:
+            return unacknowledged(self._app)
+        except NoManagement:
+            return {}
 
     def _letters(self) -> Iterator[Metric]:
         try:

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 
 from celery_toolkit_testkit import eventually
+from celery_toolkit_testkit.plugin import missing
+from celery_toolkit_testkit.rabbitmq import RabbitNotFound, RabbitServer
 
 for piece in ("celery_heimdall", "celery_ranch", "celery_chain_router"):
     pytest.importorskip(piece, reason="the tour shows all pieces")
@@ -177,6 +179,34 @@ def test_choices_that_cannot_be_meant_are_one_line(tour):
         assert stopped.wait() == 1
         (line,) = stopped.text().strip().splitlines()
         assert told in line
+
+
+@pytest.mark.rabbitmq
+@pytest.mark.xdist_group("rabbitmq")
+def test_on_rabbitmq_the_tour_has_a_virtual_host_of_its_own_shows_the_page_and_leaves_nothing(tour, redis_url):
+    try:
+        server = RabbitServer(plugins=["rabbitmq_management"])
+    except RabbitNotFound as error:
+        missing(str(error))
+    with server:
+        page = f"http://127.0.0.1:{server.management_port}"
+        chapters = ("--only", "queues", "--only", "bulk", "--only", "monitor")
+        shown = tour("--rabbitmq", server.url, "--management", page, *chapters, redis_url=redis_url)
+        assert shown.wait() == 0, shown.text()
+        assert "ok: RabbitMQ's page is there" in shown.text()
+        assert "ok: it shows both queues, as quorum queues" in shown.text()
+        assert shown.leftovers() == []
+        assert server.control("list_vhosts").split() == ["name", "/"]
+        assert server.control("list_queues", "-p", "/").split() == []
+
+
+def test_a_rabbitmq_that_cannot_be_managed_is_one_line_without_its_password(tour, redis_url):
+    for url, told in (("amqp://me:secret@127.0.0.1:1//", "management"), ("http://me:secret@127.0.0.1/", "amqp://")):
+        stopped = tour("--rabbitmq", url, "--management", "http://127.0.0.1:1", redis_url=redis_url)
+        assert stopped.wait() == 1
+        (line,) = stopped.text().strip().splitlines()
+        assert told in line
+        assert "secret" not in line
 
 
 #: Chapter -> code that runs first in the tour and in each of its workers, and the promise that it breaks.

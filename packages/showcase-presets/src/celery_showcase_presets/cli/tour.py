@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -18,13 +19,20 @@ from celery_toolkit_core.celery.cli import Command
 )
 @click.option("--only", metavar="CHAPTER", multiple=True, help="Only this chapter, by name or number; may be repeated.")
 @click.option(
+    "--rabbitmq",
+    metavar="URL",
+    envvar="SHOWCASE_TOUR_RABBITMQ",
+    help="Let this RabbitMQ carry the messages, in a virtual host of its own. Redis keeps results and the rest.",
+)
+@click.option("--management", metavar="URL", help="Its management API; by default port 15672 of the same host.")
+@click.option(
     "--output",
     type=click.Path(file_okay=False, path_type=Path),
     default=Path(".demo"),
     show_default=True,
     help="Folder of the page with the pictures.",
 )
-def tour(no_input: bool, loop: int, delay: float, only: tuple[str, ...], output: Path) -> None:
+def tour(no_input: bool, loop: int, delay: float, only: tuple[str, ...], output: Path, **broker: Any) -> None:
     """See each piece do its job, on real workers and a real server.
 
     Uses REDIS_URL, else a server on the default port under a prefix of its own, else a private one. Ends with exit code
@@ -36,7 +44,7 @@ def tour(no_input: bool, loop: int, delay: float, only: tuple[str, ...], output:
 
     interactive = not no_input and sys.stdin.isatty() and sys.stdout.isatty()
     try:
-        run(screen(), output, Plan(loop, delay, only), _wait_for_key if interactive else _go_on)
+        run(screen(), output, Plan(loop, delay, only, **broker), _wait_for_key if interactive else _go_on)
     except KeyboardInterrupt:
         raise SystemExit(130) from None
 

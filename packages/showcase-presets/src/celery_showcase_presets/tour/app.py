@@ -37,13 +37,15 @@ def make(role: str, place: Place) -> Celery:
     # A worker joins the ring when its application has the router, so that only those two have it who need it.
     routes: list[Any] = [pool_first, ChainRouter(routing_key="customer")] if role in ("publisher", "ring") else []
     prefixed = {"global_keyprefix": place.prefix}
+    # On RabbitMQ the virtual host is ours.
+    transport = {} if place.rabbitmq else prefixed
     return _MAKE[role](
         role,
-        broker=place.url,
+        broker=place.rabbitmq or place.url,
         # The tour may run on somebody's server, where only the database in the URL is ours to use.
         backend=place.url,
         include=["celery_showcase_presets.tour.tasks"],
-        broker_transport_options=prefixed,
+        broker_transport_options=transport,
         result_backend_transport_options=prefixed,
         task_routes=routes,
         showcase_prefix=f"{place.prefix}showcase",

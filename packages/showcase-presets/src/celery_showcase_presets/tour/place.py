@@ -15,6 +15,7 @@ from .trace import PATH_VARIABLE
 
 _URL = "SHOWCASE_TOUR_REDIS"
 _NAME = "SHOWCASE_TOUR_NAME"
+_BROKER = "SHOWCASE_TOUR_BROKER"
 #: The variable that names the role of a process, see `tour.app`.
 ROLE_VARIABLE = "SHOWCASE_TOUR_ROLE"
 
@@ -30,11 +31,13 @@ class Place:
         url: The Redis server, which may be somebody's.
         folder: A temporary folder.
         name: Tells tours on one machine and one server apart.
+        rabbitmq: The broker, if it is not that server: a virtual host that is this tour's alone.
     """
 
     url: str
     folder: Path
     name: str = field(default_factory=lambda: f"tour-{secrets.token_hex(3)}")
+    rabbitmq: str | None = None
 
     @property
     def prefix(self) -> str:
@@ -48,14 +51,18 @@ class Place:
 
     def enter(self) -> None:
         """Make this the place of this process and of those that it starts."""
-        os.environ.update({_URL: self.url, _NAME: self.name, PATH_VARIABLE: str(self.trace_path)})
+        os.environ.update(
+            {_URL: self.url, _NAME: self.name, PATH_VARIABLE: str(self.trace_path), _BROKER: self.rabbitmq or ""}
+        )
         for variable in _CELERY_OWN:
             os.environ.pop(variable, None)
 
     @classmethod
     def from_environment(cls) -> Place:
         """The place that this process, or the one that started it, has entered."""
-        return cls(os.environ[_URL], Path(os.environ[PATH_VARIABLE]).parent, os.environ[_NAME])
+        return cls(
+            os.environ[_URL], Path(os.environ[PATH_VARIABLE]).parent, os.environ[_NAME], os.environ[_BROKER] or None
+        )
 
     def remove_keys(self) -> None:
         """Take all keys of this tour off the server."""

@@ -16,6 +16,8 @@ class Plan:
         loop: How many chains the bulk chapter sends.
         delay: Seconds that each heavy task of the first chapters takes.
         only: Names or numbers of chapters; by default all.
+        rabbitmq: URL of a RabbitMQ that carries the messages; by default Redis does.
+        management: URL of its management API; by default port 15672 of the same host.
 
     Raises:
         InvalidParameter: One of them cannot be meant.
@@ -24,6 +26,8 @@ class Plan:
     loop: int = 12
     delay: float = 0.2
     only: tuple[str, ...] = ()
+    rabbitmq: str | None = None
+    management: str | None = None
 
     def __post_init__(self) -> None:
         count("loop", self.loop, most=10_000)

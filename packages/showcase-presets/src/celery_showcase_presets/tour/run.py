@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Event
@@ -20,11 +21,13 @@ from celery_toolkit_core.local_server import discover
 from ..errors import EffectMissing, PieceMissing
 from .place import Place
 from .plan import Plan
+from .rabbit import virtual_host
 from .report import Told, write
 from .trace import Trace
 
 if TYPE_CHECKING:
     from .chapters import Chapter
+    from .rabbit import Management
     from .screen import Plain
 
 _PIECES = ("celery_heimdall", "celery_ranch", "celery_chain_router", "prometheus_client")
@@ -46,6 +49,7 @@ def run(screen: Plain, output: Path, plan: Plan | None = None, pause: Callable[[
         PieceMissing: A leaf is not installed.
         InvalidParameter: The plan names no chapter.
         RedisUnavailable: ``REDIS_URL`` is set and nothing answers there.
+        NoManagement: The plan names a RabbitMQ whose management API does not answer.
         EffectMissing: A promise was broken; the page is written all the same.
     """
     missing = [piece for piece in _PIECES if find_spec(piece) is None]
@@ -64,12 +68,18 @@ def run(screen: Plain, output: Path, plan: Plan | None = None, pause: Callable[[
         interrupted = stack.enter_context(_calm_end())
         server = stack.enter_context(discover(default_port=True))
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="showcase-tour-"))
-        place = Place(server.url, Path(folder))
+        place, management = Place(server.url, Path(folder)), None
+        if plan.rabbitmq:
+            broker, management = stack.enter_context(virtual_host(plan.rabbitmq, plan.management, place.name))
+            place = replace(place, rabbitmq=broker)
         place.enter()
         stack.callback(place.remove_keys)
         described = _describe(server.url)
         screen.say(f"Redis: {described}, {server.origin}")
-        broken = _play(chapters, screen, place, told, stack, pause, plan, interrupted)
+        if management:
+            screen.say(f"RabbitMQ carries the messages, in a virtual host of its own; its page: {management.url}")
+            described += " and RabbitMQ"
+        broken = _play(chapters, screen, place, told, stack, pause, plan, interrupted, management)
         # The workers first, then the keys, the folder and the server.
     page = write(output, told, described, time.monotonic() - begin)
     _summary(screen, told, page, time.monotonic() - begin)
@@ -87,6 +97,7 @@ def _play(
     pause: Callable[[], None],
     plan: Plan,
     interrupted: Event,
+    management: Management | None,
 ) -> EffectMissing | None:
     # Only here: the application reads its place from the environment.
     from .app import app
@@ -101,7 +112,7 @@ def _play(
     for number, chapter in chapters:
         pause()
         screen.chapter(number, chapter.title, chapter.promise)
-        stage = Stage(app, crew, Trace(place.trace_path), screen, plan, interrupted, sent=sent)
+        stage = Stage(app, crew, Trace(place.trace_path), screen, plan, interrupted, sent=sent, management=management)
         begin = time.monotonic()
         pictures: list[str] = []
         broken: EffectMissing | None = None

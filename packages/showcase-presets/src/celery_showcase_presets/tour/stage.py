@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery import states
 
+from ..depths import Depths
 from ..errors import EffectMissing
 from .plan import Plan
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from celery import Celery
     from celery.result import AsyncResult
 
+    from .rabbit import Management
     from .screen import Plain
     from .trace import Run, Trace
     from .workers import Crew
@@ -34,6 +36,7 @@ class Stage:
         kept: The promises of this chapter that came true.
         interrupted: Set when the visitor has had enough.
         sent: Task id -> when it was sent, by the clock of the trace.
+        management: RabbitMQ's management API, where RabbitMQ carries the messages.
         highlights: Figures for the head of the page, each with what it means.
     """
 
@@ -47,6 +50,11 @@ class Stage:
     kept: list[str] = field(default_factory=list)
     sent: dict[str, float] = field(default_factory=dict)
     highlights: list[tuple[str, str]] = field(default_factory=list)
+    management: Management | None = None
+    _depths: Depths = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._depths = Depths(self.app)
 
     def highlight(self, figure: str, meaning: str) -> None:
         """A figure for the head of the page."""
@@ -136,10 +144,8 @@ class Stage:
 
     def queue_lengths(self, *names: str) -> dict[str, int]:
         """How many messages wait at the broker in each queue; what a worker has fetched is not among them."""
-        with self.app.connection_for_read() as connection, connection.channel() as channel:
-            # Not passively: kombu would look for the queue without the prefix of its keys.
-            declare = channel.queue_declare  # type: ignore[attr-defined]  # the stubs know the base class alone
-            return {name: declare(queue=name).message_count for name in names}
+        found = {depth.queue: depth.waiting for depth in self._depths.read()}
+        return {name: found.get(name, 0) for name in names}
 
     def waited(self, run: Run) -> float:
         """Seconds between the sending of a task and the start of its body."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -11,6 +12,7 @@ from ...metrics import Exporter
 from .. import pictures, tasks
 
 if TYPE_CHECKING:
+    from ..rabbit import Management
     from ..stage import Stage
 
 _GREETINGS = 8
@@ -48,11 +50,22 @@ def watched(stage: Stage) -> list[str]:
         stage.wait("the workers have told it of as many ends", counted)
         wrong = {name: seen.get(name) for name, figure in wanted.items() if seen.get(name) != figure}
         stage.promise("Prometheus was told of each of them, and that no queue holds anything", not wrong, wrong)
+    if stage.management:
+        _rabbit_page(stage, stage.management)
     stage.screen.say(
         "in your project: celery -A proj showcase queues, showcase status, flower; rules and a dashboard: init"
     )
     rows = [(_readable(name), f"{seen[name]:g}") for name in [*wanted, ("celery_workers_online",)]]
     return [pictures.table(rows, "What Prometheus read")]
+
+
+def _rabbit_page(stage: Stage, management: Management) -> None:
+    stage.screen.say(f"RabbitMQ's own page: {management.url}, user {management.user}")
+    stage.promise("RabbitMQ's page is there", "RabbitMQ Management" in management.page(), "another page")
+    host = urlsplit(str(stage.app.conf.broker_url)).path[1:]
+    queues = {queue["name"]: queue for queue in management.call("GET", f"queues/{host}")}
+    kinds = {name: queues[name].get("type") for name in ("heavy", "light") if name in queues}
+    stage.promise("it shows both queues, as quorum queues", kinds == {"heavy": "quorum", "light": "quorum"}, kinds)
 
 
 def _scrape(url: str) -> dict[tuple[str, ...], float]:

@@ -25,12 +25,14 @@ class Command(BaseCommand):
         parser.add_argument("--delay", metavar="S", help="Seconds that each heavy task of the bulk chapter takes.")
         parser.add_argument("--no-input", action="store_true", help="Do not wait for a key between chapters.")
         parser.add_argument("--only", metavar="CHAPTER", action="append", help="Only this chapter; may be repeated.")
+        parser.add_argument("--rabbitmq", metavar="URL", help="Let this RabbitMQ carry the messages.")
+        parser.add_argument("--management", metavar="URL", help="Its management API.")
         parser.add_argument("--output", metavar="DIR", help="Folder of the page with the pictures.")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run it in a process that does not have this project's settings, and end as that ends."""
         command = [sys.executable, "-c", "from celery_showcase_presets.cli import main; main()", "tour"]
-        for name in ("loop", "delay", "output"):
+        for name in ("loop", "delay", "rabbitmq", "management", "output"):
             if options[name] is not None:
                 command += [f"--{name}", options[name]]
         for chapter in options["only"] or ():
