@@ -7,7 +7,7 @@ import pytest
 from celery_showcase_presets.tour import pictures
 from celery_showcase_presets.tour.plan import Plan
 from celery_showcase_presets.tour.report import Told, page, write
-from celery_showcase_presets.tour.screen import screen
+from celery_showcase_presets.tour.screen import Rich, screen
 from celery_showcase_presets.tour.trace import Run, Trace, record
 from celery_toolkit_core.errors import InvalidParameter
 
@@ -104,6 +104,18 @@ def test_without_a_terminal_the_screen_writes_plain_lines():
         "   FAILED: promise; instead: seen",
         "   queue 1/2",
     ]
+
+
+@pytest.mark.parametrize("columns", [30, 120])
+def test_moving_bars_fit_into_a_narrow_terminal(monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    stream = io.StringIO()
+    rich = Rich(stream)
+    with rich.moving() as show:
+        show({"queue heavy": (9, 12)})
+    lines = [line for line in stream.getvalue().splitlines() if "9/12" in line]
+    assert lines
+    assert all(len(line) <= columns for line in lines)
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8"])

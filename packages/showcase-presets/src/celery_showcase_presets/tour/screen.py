@@ -97,10 +97,12 @@ class Rich(Plain):
 
             def show(bars: Mapping[str, tuple[int, int]]) -> None:
                 width = max(map(len, bars), default=0)
+                # What is left of a narrow terminal beside the label and the figures.
+                whole_bar = max(4, min(_BAR, self._console.width - width - 16))
                 lines = []
                 for label, (value, whole) in bars.items():
-                    filled = round(_BAR * min(value, whole) / whole) if whole else 0
-                    lines.append(f"   {label:<{width}} {'█' * filled}{'░' * (_BAR - filled)} {value}/{whole}")
+                    filled = round(whole_bar * min(value, whole) / whole) if whole else 0
+                    lines.append(f"   {label:<{width}} {'█' * filled}{'░' * (whole_bar - filled)} {value}/{whole}")
                 live.update(Text("\n".join(lines)))
 
             yield show
