@@ -6,7 +6,10 @@ import pytest
 from celery import Celery, shared_task
 
 from celery_showcase_presets import HeavyTask, LightTask, apply_presets, heavy_app, light_app, publisher_app
+from celery_showcase_presets.dead_letters import dead_letters_of
 from celery_showcase_presets.presets import visibility_timeout
+from celery_showcase_presets.rabbit_letters import RabbitLetters
+from celery_showcase_presets.redis_letters import RedisLetters
 from celery_toolkit_core.errors import InvalidParameter
 
 REDIS = "redis://127.0.0.1:6399/2"
@@ -143,11 +146,60 @@ def test_applying_twice_changes_nothing():
     assert app.conf.table(with_defaults=True) == before
 
 
-def test_rabbitmq_gets_quorum_queues_behind_a_topic_exchange():
+def test_rabbitmq_gets_quorum_queues_a_topic_exchange_and_confirmations():
     """Celery's delayed delivery on quorum queues refuses direct exchanges."""
     queues = heavy_app(broker="amqp://guest@127.0.0.1//").amqp.queues
     assert {queue.exchange.type for queue in queues.values()} == {"topic"}
     assert {queue.queue_arguments["x-queue-type"] for queue in queues.values()} == {"quorum"}
+    assert {queue.queue_arguments["x-dead-letter-exchange"] for queue in queues.values()} == {"showcase.dead"}
+    assert publisher_app(broker="amqp://h").conf.broker_transport_options["confirm_publish"]
+
+
+def test_results_end_after_a_day():
+    assert publisher_app(broker=REDIS).conf.result_expires == 86400
+
+
+def test_long_tasks_show_that_they_run():
+    assert heavy_app(broker=REDIS).tasks[heavy.name].track_started
+
+
+def test_every_task_has_a_time_limit():
+    for make, seconds in ((publisher_app, 31 * 60), (heavy_app, 31 * 60), (light_app, 300)):
+        conf = make(broker=REDIS).conf
+        assert conf.task_time_limit == seconds
+        assert 0 < conf.task_soft_time_limit < seconds
+    assert publisher_app(broker=REDIS, longest_task=7200).conf.task_time_limit == 7200
+
+
+def test_a_pool_may_be_given_after_the_presets():
+    app = publisher_app(broker=REDIS, worker_max_tasks_per_child=7)
+    apply_presets(app, pool="light")
+    assert (app.conf.worker_prefetch_multiplier, app.conf.worker_max_tasks_per_child) == (4, 7)
+
+
+def test_dead_letters_are_kept_by_the_broker_where_that_is_rabbitmq():
+    assert isinstance(dead_letters_of(publisher_app(broker="amqp://h")), RabbitLetters)
+    assert isinstance(dead_letters_of(publisher_app(broker=REDIS)), RedisLetters)
+    both = publisher_app(broker="amqp://h", backend=REDIS, showcase_dead_letters_store="redis")
+    assert isinstance(dead_letters_of(both), RedisLetters)
+    assert dead_letters_of(both) is dead_letters_of(both)
+
+
+@pytest.mark.parametrize(
+    ("broker", "settings"),
+    [
+        ("amqp://h", {"showcase_dead_letters_queue": "heavy"}),
+        ("amqp://h", {"showcase_dead_letters_store": "postgres"}),
+        (REDIS, {"showcase_dead_letters_store": "rabbitmq"}),
+        (REDIS, {"showcase_dead_letters_keep": -1}),
+        (REDIS, {"showcase_dead_letters_most": "many"}),
+        ("amqp://h", {"showcase_management_url": "rabbit:15672"}),
+    ],
+)
+def test_a_place_for_dead_letters_that_cannot_be_meant_is_refused_in_one_line(broker, settings):
+    with pytest.raises(InvalidParameter, match=next(iter(settings))) as refused:
+        dead_letters_of(publisher_app(broker=broker, **settings))
+    assert len(str(refused.value).splitlines()) == 1
 
 
 def test_a_setting_that_does_not_exist_is_answered_with_the_nearest():

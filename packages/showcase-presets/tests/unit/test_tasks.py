@@ -87,6 +87,8 @@ def test_each_end_is_one_log_event_without_arguments(app, caplog):
     [
         {"max_retries": "3"},
         {"max_retries": -1},
+        {"max_kills": 0},
+        {"reject_on_worker_lost": True},
         {"max_retries": True},
         {"retry_backoff_max": 0},
         {"retry_backoff_max": 0.5},
