@@ -15,8 +15,21 @@ from celery_toolkit_testkit import eventually
 PATIENCE = 120
 
 
+_rabbitmq = pytest.param("rabbitmq", marks=[pytest.mark.rabbitmq, pytest.mark.xdist_group("rabbitmq")])
+on_both_brokers = pytest.mark.parametrize("broker", ["redis", _rabbitmq], indirect=True)
+
+
 @pytest.fixture
-def app(celery_app_module):
+def broker(request, celery_environment, redis_url, monkeypatch):
+    """What carries the messages; our state and the results are on Redis either way."""
+    kind = getattr(request, "param", "redis")
+    if kind == "rabbitmq":
+        monkeypatch.setenv("CELERY_BROKER_URL", request.getfixturevalue("rabbitmq_url"))
+    return kind
+
+
+@pytest.fixture
+def app(broker, celery_app_module):
     """A publisher of this test."""
     app = celery_app_module("composed_app").make("publisher")
     app.set_current()
@@ -81,6 +94,7 @@ def most_in_window(times, length):
     return max(sum(start <= at < start + length for at in times) for start in times)
 
 
+@on_both_brokers
 def test_one_task_is_heavy_unique_limited_fair_routed_and_the_head_of_a_chain(app, worker, ring, event_log):
     worker("light")
     _, router = ring("a", "b")
@@ -136,6 +150,7 @@ def test_a_fair_task_that_is_unique_waits_its_turn_and_frees_its_key(app, worker
     again.get(timeout=PATIENCE)
 
 
+@on_both_brokers
 def test_a_limited_task_gives_its_turn_back_while_it_waits(app, worker, event_log):
     """A parked task holds no place: its client's other task, and other clients, go on at once."""
     limited, plain = app.tasks["limited_fair"], app.tasks["plain_fair"]
@@ -154,6 +169,7 @@ def test_a_limited_task_gives_its_turn_back_while_it_waits(app, worker, event_lo
     assert not seen["missing"]
 
 
+@on_both_brokers
 def test_a_heavy_task_keeps_its_lock_over_four_attempts_and_then_frees_it(app, worker, event_log):
     task = app.tasks["unique_heavy"]
     worker("heavy")
@@ -168,6 +184,7 @@ def test_a_heavy_task_keeps_its_lock_over_four_attempts_and_then_frees_it(app, w
         second.get(timeout=PATIENCE)
 
 
+@on_both_brokers
 def test_a_fair_heavy_task_is_retried_through_its_clients_backlog(app, worker, event_log):
     task = app.tasks["fair_heavy"]
     worker("heavy", concurrency=1)
@@ -181,6 +198,7 @@ def test_a_fair_heavy_task_is_retried_through_its_clients_backlog(app, worker, e
     assert not seen["missing"]
 
 
+@on_both_brokers
 def test_a_routed_heavy_task_is_retried_on_its_customers_worker(app, ring, event_log):
     _, router = ring("a", "b")
     customers = customers_of(router, "a", 2) + customers_of(router, "b", 2)
@@ -222,6 +240,7 @@ def test_a_routed_fair_backlog_is_worked_off_by_others_when_its_worker_is_killed
     assert len(event_log.events(what="start")) <= 12 + 1, "only what was in flight ran again"
 
 
+@on_both_brokers
 def test_tasks_with_all_four_pieces_survive_the_kill_of_their_worker(app, worker, ring, event_log):
     """Some run, some are parked by the limit, some wait for their turn: each of them ends, and none runs twice more."""
     worker("light")
@@ -244,6 +263,7 @@ def test_tasks_with_all_four_pieces_survive_the_kill_of_their_worker(app, worker
     assert not seen["missing"]
 
 
+@on_both_brokers
 def test_duplicates_in_a_chord_of_fair_unique_tasks_do_not_hang(app, worker):
     task = app.tasks["unique_fair"]
     worker("light")
