@@ -45,8 +45,8 @@ class HandOff:
         # What others want: (partition, whether it is to be consumed).
         self._wishes: deque[tuple[int, bool]] = deque()
         self._leaving: set[int] = set()
-        #: Whether the last look into the queues has found something.
-        self.is_polled_full = False
+        #: Whether the last tick has found something to do.
+        self.is_in_flow = False
         # Endings of the further queues that other packages consume beside each queue.
         self._endings: set[str] = set()
 
@@ -96,8 +96,9 @@ class HandOff:
             self._take_wishes()
         if self._leaving or self._lane.partitions_in_hand() - self.consumed:
             self._empty()
-        self._lane.resume()
-        self.is_polled_full = self._queues.poll(self._lane) > 0
+        self._queues.give_back(self._lane.take_unanswered(ANSWER))
+        has_more = self._lane.resume()
+        self.is_in_flow = self._queues.poll(self._lane) > 0 or has_more
 
     def close(self) -> None:
         """A shutdown begins: consume no more, and give back all that has not started; what runs goes on."""
@@ -150,7 +151,6 @@ class HandOff:
     def _empty(self) -> None:
         """Whatever has not started goes back to its queue, at its head and in its order."""
         self._queues.give_back(self._lane.take_back(self._lane.partitions_in_hand() - self.consumed))
-        self._queues.give_back(self._lane.take_unanswered(ANSWER))
         if self._queues.is_settled:
             empty = {number for number in self._leaving if not self._lane.has_in_hand(number)}
             self._leaving -= empty

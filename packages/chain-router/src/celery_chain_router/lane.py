@@ -2,24 +2,25 @@
 
 It stands at two places in the worker's main process. Where a message arrives it waits until those of its key that came
 before it have ended; only then Celery gets to see it. Where a request goes to the pool (the one gate through which a
-task leaves a rate limit, a timer or the pool's own queue, too) it is asked once more whether the partition is held.
+task leaves a rate limit or a timer, too) it waits for a place there, and is asked whether the partition is still held.
 """
 
 from __future__ import annotations
 
-import logging
 import time
-from collections import Counter, deque
+from collections import Counter
 from threading import RLock
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from celery.exceptions import TaskRevokedError
-from celery.worker import state as worker_state
+from celery.worker import state
 
 from celery_toolkit_core.celery.deliveries import Delivery, Follower
 
+from .entry import Entry, forget, is_taken_back, take_back
 from .guard import GuardedPool
 from .mark import Mark
+from .turns import Places, Turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
     from .guard import Guard
     from .partitions import Partitions
-
-logger = logging.getLogger(__name__)
 
 #: In a delivery's marks: the lane knows it.
 IN_LANE = "chain_router_lane"
@@ -41,35 +40,6 @@ FENCE = "chain_router_fence"
 _PINNED = -1
 
 
-class Entry:
-    """One message of a partition, until its task has ended.
-
-    Attributes:
-        delivery: The message's way through the worker.
-        partition: The partition of its queue.
-        queue: That queue, or a companion of it.
-        tag: The broker's delivery tag.
-        stage: ``waiting`` for its key's turn; ``passed`` to Celery, which may keep it for a rate limit or an ETA;
-            ``running``: given to the pool.
-        is_cut_off: The connection over which it came is gone; nobody waits for its answer.
-        ended: The moment at which its task ended.
-    """
-
-    __slots__ = ("delivery", "ended", "go", "has_slot", "is_cut_off", "key", "partition", "queue", "stage", "tag")
-
-    def __init__(self, delivery: Delivery, partition: int, queue: str, key: int | None) -> None:
-        self.delivery = delivery
-        self.partition = partition
-        self.queue = queue
-        self.tag: Any = delivery.message.delivery_tag
-        self.key = None if key is None else (partition, key)
-        self.stage: Literal["waiting", "passed", "running"] = "waiting"
-        self.has_slot = False
-        self.is_cut_off = False
-        self.ended = 0.0
-        self.go: Callable[[], Any] = delivery.hand_over
-
-
 class Lane(Follower):
     """What this process has in hand of its partitions, and whose turn it is.
 
@@ -77,7 +47,7 @@ class Lane(Follower):
         partitions: The queues.
         fence: Partition -> its fence while this process certainly holds it, else ``None``.
         guard: Partition -> what tells at the start of a body, maybe in a child, whether it is held still.
-        slots: Tells how many tasks the pool can run at a time.
+        places: Tells how many tasks the pool can run at a time.
     """
 
     def __init__(
@@ -85,26 +55,26 @@ class Lane(Follower):
         partitions: Partitions,
         fence: Callable[[int], int | None],
         guard: Callable[[int], Guard],
-        slots: Callable[[], int],
+        places: Callable[[], int],
     ) -> None:
         self._partitions = partitions
         self._fence = fence
         self._guard = guard
-        self._slots = slots
+        self._most = places
+        self._turns = Turns()
+        self._places = Places()
         # By delivery tag, in the order of arrival.
         self._entries: dict[Any, Entry] = {}
-        # Key -> those of it that have asked for a turn; the first one has it.
-        self._turns: dict[tuple[int, int], deque[Entry]] = {}
-        # They have their turn and wait for a place in the pool.
-        self._ready: deque[Entry] = deque()
-        self._used = 0
+        # How many of them each partition has, and how many of them wait for an ETA.
+        self._count: Counter[int] = Counter()
+        self._etas = 0
         # Ended, but the acknowledgement has not gone out yet.
         self._ending: dict[Any, Entry] = {}
         #: The worker's consumer.
         self.consumer: Any = None
         # Threads of a pool tell the ends.
         self._lock = RLock()
-        self._is_pumping = False
+        self._is_letting_go = False
         self._is_closed = False
 
     def wrap_strategy(self, strategy: Callable[..., Any]) -> Callable[..., Any]:
@@ -118,74 +88,75 @@ class Lane(Follower):
 
         return in_lane
 
-    def _is_for_us(self, message: Any) -> bool:
-        # Most messages of a worker may be of other queues: no more than this for them.
-        where = (message.delivery_info or {}).get("routing_key")
-        # Message protocol 1 has neither header.
-        return f"{self._partitions.prefix}." in str(where) and "task" in message.headers and "id" in message.headers
-
-    def _arrive(self, delivery: Delivery) -> None:
-        delivery.marks.add(IN_LANE)
-        queue = delivery.queue
-        number = self._partitions.number(queue)
-        if number is None:
-            delivery.hand_over()
-            return
-        mark = Mark.read(delivery.message.headers)
-        key = None if mark is None else _PINNED if mark.key is None else mark.key
-        entry = Entry(delivery, number, queue, key)
-        delivery.follow(self)
-        with self._lock:
-            # A strategy may hand on another message in the place of the one that came: from now on it is that one.
-            replaced = self._entries.get(entry.tag)
-            if replaced is not None:
-                self._remove(replaced)
-            self._entries[entry.tag] = entry
-        if delivery.message.headers.get("eta") and self._fence(number) is not None:
-            # An ETA is no place in a queue: it takes its turn when it is due.
-            entry.stage = "passed"
-            entry.go()
-        else:
-            self._queue_up(entry)
-
     def wrap_task_request(self, forward: Callable[[Any], Any]) -> Callable[[Any], Any]:
         """What gives requests to the pool, behind the lane."""
 
         def through_lane(request: Any) -> Any:
-            if request.__dict__.get("_taken_back"):
-                _forget(request)
+            if is_taken_back(request):
+                forget(request)
                 return None
-            entry = self._entry_of(request)
+            entry = self._entry_of(request.__dict__.get("_delivery"))
             if entry is None:
                 return forward(request)
-            request.execute_using_pool = lambda pool, **options: self._execute(entry, request, forward, pool, options)
-            if entry.has_slot:
-                return forward(request)
-            entry.stage, entry.go = "waiting", lambda: forward(request)
-            self._queue_up(entry)
+
+            def go() -> None:
+                state.task_reserved(request)  # once more: it may have been given up meanwhile
+                forward(request)
+
+            entry.go = go
+            request.execute_using_pool = lambda pool, **options: self._execute(entry, request, pool, options)
+            with self._lock:
+                if entry.has_eta:
+                    # It is due: now it gets in line with the others of its key.
+                    entry.has_eta, entry.stage = False, "waiting"
+                    self._etas -= 1
+                    has_turn = self._turns.join(entry)
+                else:
+                    has_turn = True
+                if has_turn:
+                    self._places.ask(entry)
+            self.resume()
             return None
 
         return through_lane
 
-    def resume(self) -> None:
-        """Start whatever may start now."""
-        self._pump()
+    def resume(self) -> bool:
+        """Give the pool whatever may run now; whether the event loop must turn before there may be more."""
+        # One thread at a time, and not once more from inside: the solo pool runs bodies in here.
+        while True:
+            with self._lock:
+                entry = None
+                if not (self._is_letting_go or self._is_closed):
+                    entry = self._places.next(self._most(), self._may_go)
+                if entry is None:
+                    return False
+                self._is_letting_go = True
+            try:
+                assert entry.go is not None
+                entry.go()
+            finally:
+                self._is_letting_go = False
+            if entry.ended:
+                # The solo pool: the event loop must be able to acknowledge before the next one.
+                return True
 
     def take_back(self, partitions: Collection[int] | None = None) -> list[Entry]:
         """Take what has not started out of this worker's hands, in the order of arrival; of all partitions by default.
 
         The caller brings it back to its queue.
         """
-        taken = []
         with self._lock:
-            for entry in list(self._entries.values()):
-                if entry.stage != "running" and (partitions is None or entry.partition in partitions):
-                    self._remove(entry)
-                    taken.append(entry)
+            taken = [
+                entry
+                for entry in self._entries.values()
+                if entry.stage != "running" and (partitions is None or entry.partition in partitions)
+            ]
+            # All of them first: nobody of them may get a turn by the leaving of another.
+            for entry in taken:
+                self._remove(entry)
         for entry in taken:
-            request = entry.delivery.request
-            if request is not None:
-                _take_out_of_celery(request, entry.delivery.consumer)
+            if entry.delivery.request is not None:
+                take_back(entry.delivery.request, entry.delivery.consumer)
             entry.delivery.end("requeued")
         return taken
 
@@ -194,14 +165,15 @@ class Lane(Follower):
         with self._lock:
             self._settle()
             left = [*self._ending.values(), *self._entries.values()]
-            self._entries.clear()
+            for entry in tuple(self._entries.values()):
+                self._remove(entry)
             self._ending.clear()
-            self._turns.clear()
-            self._ready.clear()
         return left
 
     def take_unanswered(self, seconds: float) -> list[Entry]:
         """What ended longer ago than so many seconds without having been acknowledged or rejected."""
+        if not self._ending:
+            return []
         now = time.monotonic()
         with self._lock:
             self._settle()
@@ -217,9 +189,8 @@ class Lane(Follower):
     def sent(self) -> list[Entry]:
         """What was given to a pool of processes, and no child has said to have accepted."""
         with self._lock:
-            return [
-                entry for entry in self._entries.values() if entry.stage == "running" and entry.delivery.pid is None
-            ]
+            given = [entry for entry in self._entries.values() if entry.stage == "running"]
+            return [entry for entry in given if entry.delivery.pid is None]
 
     def unsent(self, entries: Collection[Entry]) -> None:
         """The pool has dropped these."""
@@ -237,12 +208,12 @@ class Lane(Follower):
         """Whether a body of this partition runs, or the broker has not heard yet how one ended."""
         with self._lock:
             self._settle()
-            return any(entry.partition == partition for entry in (*self._entries.values(), *self._ending.values()))
+            return bool(self._count[partition]) or any(entry.partition == partition for entry in self._ending.values())
 
     def partitions_in_hand(self) -> set[int]:
         """The partitions of all that has not ended."""
         with self._lock:
-            return {entry.partition for entry in self._entries.values()}
+            return set(self._count)
 
     @property
     def tags(self) -> set[Any]:
@@ -250,18 +221,15 @@ class Lane(Follower):
         with self._lock:
             return {*self._entries, *self._ending}
 
-    @property
-    def occupied(self) -> int:
-        """How many messages are with the pool, or next."""
-        return self._used + len(self._ready)
-
     def held_back(self) -> Counter[int]:
-        """Partition -> how many of its messages wait for their key's turn."""
-        waiting: Counter[int] = Counter()
+        """Partition -> how many of its messages wait for somebody of their key."""
         with self._lock:
-            for (partition, _), turns in self._turns.items():
-                waiting[partition] += len(turns) - 1
-        return waiting
+            return self._turns.held_back()
+
+    def occupied(self) -> int:
+        """How many messages are with Celery or the pool; those apart that wait for their key or their ETA."""
+        with self._lock:
+            return len(self._entries) - self._etas - self._turns.held_back().total()
 
     def ended(self, delivery: Delivery, outcome: Outcome) -> None:
         """The next one of that key has its turn."""
@@ -271,57 +239,63 @@ class Lane(Follower):
         """Likewise: another package has taken it, and brings it back as a new message."""
         self._leave(delivery)
 
-    def _queue_up(self, entry: Entry) -> None:
+    def _is_for_us(self, message: Any) -> bool:
+        # Most messages of a worker may be of other queues: no more than this for them.
+        where = (message.delivery_info or {}).get("routing_key")
+        # Message protocol 1 has neither header.
+        return f"{self._partitions.prefix}." in str(where) and "task" in message.headers and "id" in message.headers
+
+    def _arrive(self, delivery: Delivery) -> None:
+        delivery.marks.add(IN_LANE)
+        number = self._partitions.number(delivery.queue)
+        if number is None:
+            delivery.hand_over()
+            return
+        mark = Mark.read(delivery.message.headers)
+        # What has no key has no order; what its caller has sent to this very partition has one among itself.
+        entry = Entry(delivery, number, None if mark is None else _PINNED if mark.key is None else mark.key)
+        delivery.follow(self)
         with self._lock:
-            # What has no key has no order: it is its own turn.
-            turns = deque([entry]) if entry.key is None else self._turns.setdefault(entry.key, deque())
-            if entry.key is not None:
-                turns.append(entry)
-            if turns[0] is entry:
-                self._ready.append(entry)
-        self._pump()
+            # A strategy may hand on another message in the place of the one that came: from now on it is that one.
+            replaced = self._entries.get(entry.tag)
+            if replaced is not None:
+                self._remove(replaced)
+            self._entries[entry.tag] = entry
+            self._count[number] += 1
+            # An ETA is no place in a line: it gets in line when it is due.
+            self._etas += entry.has_eta
+            has_turn = entry.has_eta or self._turns.join(entry)
+        if has_turn:
+            self._pass(entry)
 
-    def _pump(self) -> None:
-        """Let go whoever can go; one thread at a time, and not once more from inside (the solo pool runs bodies in)."""
-        while True:
+    def _pass(self, entry: Entry) -> None:
+        """Let Celery see it, or take it to the pool if Celery has."""
+        if entry.go is not None:
             with self._lock:
-                if self._is_pumping:
-                    return
-                entry = self._next()
-                if entry is None:
-                    return
-                self._is_pumping = True
-            try:
-                entry.go()
-            except Exception:
-                # Celery's own strategy failed, with the broker's connection mostly: the message stays unanswered.
-                entry.delivery.end("requeued")
-                raise
-            finally:
-                self._is_pumping = False
+                self._places.ask(entry)
+            self.resume()
+            return
+        entry.stage = "passed"
+        try:
+            entry.delivery.hand_over()
+        except Exception:
+            # Celery's own strategy failed, with the broker's connection mostly: the message stays unanswered.
+            entry.delivery.end("requeued")
+            raise
 
-    def _next(self) -> Entry | None:
-        for entry in self._ready:
-            if self._is_closed or self._used >= self._slots():
-                return None
-            if self._fence(entry.partition) is not None:
-                self._ready.remove(entry)
-                entry.has_slot, entry.stage = True, "passed"
-                self._used += 1
-                return entry
-        return None
+    def _may_go(self, entry: Entry) -> bool:
+        return self._fence(entry.partition) is not None
 
-    def _execute(self, entry: Entry, request: Any, forward: Callable[[Any], Any], pool: Any, options: Any) -> Any:
+    def _execute(self, entry: Entry, request: Any, pool: Any, options: dict[str, Any]) -> Any:
         """The last moment before the pool has it."""
         fence = self._fence(entry.partition)
-        if fence is None or request.__dict__.get("_taken_back"):
+        if fence is None or is_taken_back(request):
             with self._lock:
                 if self._entries.get(entry.tag) is entry:
                     # The lease may have ended: it waits, at the front, until that is known.
-                    self._free(entry)
-                    entry.stage, entry.go = "waiting", lambda: _reserve(request, forward)
-                    self._ready.appendleft(entry)
-            _forget(request)
+                    self._places.leave(entry)
+                    self._places.ask(entry, in_front=True)
+            forget(request)
             # The one exception that makes Celery's worker give the place in the pool to somebody else.
             raise TaskRevokedError(request.id)
         entry.stage = "running"
@@ -331,8 +305,7 @@ class Lane(Follower):
         # else it is acknowledged as it starts: to refuse it then would be to lose it.
         return type(request).execute_using_pool(request, pool, **options)
 
-    def _entry_of(self, request: Any) -> Entry | None:
-        delivery = request.__dict__.get("_delivery")
+    def _entry_of(self, delivery: Delivery | None) -> Entry | None:
         if delivery is None:
             return None
         with self._lock:
@@ -340,60 +313,31 @@ class Lane(Follower):
         return entry if entry is not None and entry.delivery is delivery else None
 
     def _leave(self, delivery: Delivery) -> None:
+        entry = self._entry_of(delivery)
+        if entry is None:
+            return
         with self._lock:
-            entry = self._entries.get(delivery.message.delivery_tag)
-            if entry is None or entry.delivery is not delivery:
-                return
-            self._remove(entry)
+            heir = self._remove(entry)
             entry.ended = time.monotonic()
             if not entry.is_cut_off:
                 self._ending[entry.tag] = entry
             self._settle()
-        self._pump()
+        if heir is not None and not self._is_closed:
+            self._pass(heir)
+        self.resume()
 
-    def _remove(self, entry: Entry) -> None:
+    def _remove(self, entry: Entry) -> Entry | None:
+        """Take it off every list; who has the turn by that."""
         self._entries.pop(entry.tag, None)
-        if entry in self._ready:
-            self._ready.remove(entry)
-        self._free(entry)
-        turns = self._turns.get(entry.key) if entry.key is not None else None
-        if turns and entry in turns:
-            was_first = turns[0] is entry
-            turns.remove(entry)
-            if turns and was_first:
-                self._ready.append(turns[0])
-            if not turns:
-                del self._turns[entry.key]  # type: ignore[arg-type]  # there are turns only where there is a key
-
-    def _free(self, entry: Entry) -> None:
-        if entry.has_slot:
-            entry.has_slot = False
-            self._used -= 1
+        self._count[entry.partition] -= 1
+        if not self._count[entry.partition]:
+            del self._count[entry.partition]
+        if entry.has_eta:
+            self._etas -= 1
+        self._places.leave(entry)
+        return self._turns.leave(entry)
 
     def _settle(self) -> None:
         for tag, entry in list(self._ending.items()):
             if entry.delivery.message.acknowledged:
                 del self._ending[tag]
-
-
-def _take_out_of_celery(request: Any, consumer: Any) -> None:
-    """Make Celery forget a request that waits for its ETA, for a rate limit or for the pool."""
-    request.__dict__["_taken_back"] = True
-    timer_entry = getattr(request, "_eta_timer_entry", None)
-    if timer_entry is not None and request in getattr(worker_state, "scheduled_requests", ()):
-        consumer.timer.cancel(timer_entry)
-        # The strategy had made room for it.
-        consumer.qos.decrement_eventually()
-    _forget(request)
-
-
-def _reserve(request: Any, forward: Callable[[Any], Any]) -> None:
-    worker_state.task_reserved(request)
-    forward(request)
-
-
-def _forget(request: Any) -> None:
-    worker_state.requests.pop(request.id, None)
-    worker_state.reserved_requests.discard(request)
-    if hasattr(worker_state, "scheduled_requests"):  # from Celery 5.6 on
-        worker_state.scheduled_requests.discard(request)

@@ -250,7 +250,7 @@ class PartitionStep(WorkerStep):
     def _tick_in_loop(self) -> None:
         self._tick()
         # At once while there is work, then more and more seldom.
-        self._next_tick = TICK if self.hand_off.is_polled_full else min(self._longest_tick, self._next_tick * 1.5)
+        self._next_tick = TICK if self.hand_off.is_in_flow else min(self._longest_tick, self._next_tick * 1.5)
         if not self._is_closing:
             self._tick_timer = self._consumer.timer.call_after(self._next_tick, self._tick_in_loop)
 
@@ -258,7 +258,7 @@ class PartitionStep(WorkerStep):
         try:
             self.hand_off.tick()
         except (ToolkitError, RedisError, *self._consumer.connection_errors) as error:
-            self.hand_off.is_polled_full = False
+            self.hand_off.is_in_flow = False
             event(logger, logging.WARNING, "chain_router_look_failed", error=repr(error))
 
     def _guard(self, partition: int) -> Guard:

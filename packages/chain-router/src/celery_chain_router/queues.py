@@ -9,7 +9,8 @@ from .errors import BrokerNotSupported
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from .lane import Entry, Lane
+    from .entry import Entry
+    from .lane import Lane
     from .partitions import Partitions
     from .tenure import Tenure
 

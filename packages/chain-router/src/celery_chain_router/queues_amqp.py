@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from .lane import Entry, Lane
+    from .entry import Entry
+    from .lane import Lane
     from .partitions import Partitions
 
 logger = logging.getLogger(__name__)

@@ -23,7 +23,8 @@ from celery_toolkit_core.scripts import Scripts
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from .lane import Entry, Lane
+    from .entry import Entry
+    from .lane import Lane
     from .partitions import Partitions
     from .tenure import Tenure
 
@@ -133,7 +134,7 @@ class RedisQueues:
         """Take as many messages as the pool may want next, at most `HELD_BACK` of a partition that is stuck."""
         self._send_answers()
         self._deliver_arrived()
-        room = min(PAGE, self._limit() - lane.occupied)
+        room = min(PAGE, self._limit() - lane.occupied())
         assert self._tenure is not None
         held = [(number, fence) for number in self._consumed if (fence := self._tenure.fence(number)) is not None]
         if room <= 0 or not held or self._consumer.task_consumer.on_message is None:

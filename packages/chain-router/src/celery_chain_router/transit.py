@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from .lane import Entry
+    from .entry import Entry
 
 
 def flush(pool: Any, celerys_flush: Any, unaccepted: Iterable[Entry]) -> list[Entry]:
