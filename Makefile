@@ -65,10 +65,13 @@ smoke: build ## Install each wheel alone with core in a clean environment and ru
 bench: sync ## Measure: Redis round trips first, then ratios to plain Celery in the same run
 	$(PYTHON) tools/bench/run.py $(ARGS)
 
+comparison: sync ## Measure everything again and write docs/comparison.md with its pictures
+	$(PYTHON) tools/bench/run.py --page docs/comparison.md
+
 docs: ## Build the documentation site into site/, strictly
 	@$(UV) run --frozen --isolated --only-group docs mkdocs build --strict --quiet --config-file .mkdocs.yml
 
 clean: ## Remove what the targets above have made
 	rm -rf .venv .tools .cache .demo .matrix dist site
 
-.PHONY: help demo sync test-all test-long test-integration matrix chaos check lock build smoke bench docs clean $(addprefix test-,$(PACKAGES))
+.PHONY: help demo sync test-all test-long test-integration matrix chaos check lock build smoke bench comparison docs clean $(addprefix test-,$(PACKAGES))

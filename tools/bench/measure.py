@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
+from xml.sax.saxutils import escape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -39,6 +40,63 @@ class Table:
         lines = [self.columns, ["---"] * len(self.columns), *self.rows]
         parts = [f"### {self.title}", "\n".join(f"| {' | '.join(line)} |" for line in lines)]
         return "\n\n".join([*parts, self.note] if self.note else parts)
+
+
+@dataclass
+class Chart:
+    """Bars, one below the other; `str` gives a table, `drawn` a picture.
+
+    Args:
+        name: Of the picture's file, such as ``ranch-place``.
+        title: What is compared.
+        unit: Of the values.
+        bars: Label -> value, or ``None`` for what could not be measured.
+        note: A sentence below.
+    """
+
+    name: str
+    title: str
+    unit: str
+    bars: Mapping[str, float | None]
+    note: str = ""
+
+    def __str__(self) -> str:
+        table = Table(self.title, ("", self.unit), self.note)
+        for label, value in self.bars.items():
+            table.add(label, "not measured" if value is None else f"{value:,.2f}")
+        return str(table)
+
+    def drawn(self, folder: Path) -> str:
+        """Write the picture into `folder`; the Markdown that shows it."""
+        path = folder / f"comparison-{self.name}.svg"
+        path.write_text(self.svg(), encoding="utf-8")
+        told = ", ".join(f"{label}: {value:,.4g}" for label, value in self.bars.items() if value is not None)
+        return f"### {self.title}\n\n![{told} {self.unit}]({path.name})\n" + (f"\n{self.note}" if self.note else "")
+
+    def svg(self) -> str:
+        """A picture for light and dark pages, readable without its page."""
+        most = max(filter(None, self.bars.values()), default=1.0)
+        rows = []
+        for at, (label, value) in enumerate(self.bars.items()):
+            y = 12 + 34 * at
+            rows.append(f'<text x="0" y="{y + 16}">{escape(label)}</text>')
+            if value is None:
+                rows.append(f'<text x="210" y="{y + 16}" class="soft">not measured</text>')
+                continue
+            width = max(2.0, 340 * value / most)
+            kind = "own" if "toolkit" in label else "other"
+            rows.append(f'<rect x="210" y="{y}" width="{width:.1f}" height="22" rx="3" class="{kind}"/>')
+            rows.append(f'<text x="{218 + width:.1f}" y="{y + 16}" class="soft">{value:,.4g}</text>')
+        height = 34 * len(self.bars) + 34
+        style = (
+            "text{font:14px system-ui,sans-serif;fill:#1f2933}.soft{fill:#52606d}.own{fill:#0f8a5f}.other{fill:#9aa5b1}"
+            "@media(prefers-color-scheme:dark){text{fill:#e4e7eb}.soft{fill:#9aa5b1}.own{fill:#3ebd93}.other{fill:#616e7c}}"
+        )
+        return (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 {height}" role="img">'
+            f"<title>{escape(self.title)}</title><style>{style}</style>{''.join(rows)}"
+            f'<text x="210" y="{height - 10}" class="soft">{escape(self.unit)}</text></svg>\n'
+        )
 
 
 def judged(value: float, most: float, form: str = "{:.2f}") -> tuple[str, str]:

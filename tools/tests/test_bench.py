@@ -6,6 +6,7 @@ import importlib
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -52,6 +53,16 @@ def test_a_table_is_markdown_with_its_note(measure):
     table = measure.Table("title", ["a", "b"], "a note")
     table.add("1", "2")
     assert str(table) == "### title\n\n| a | b |\n| --- | --- |\n| 1 | 2 |\n\na note"
+
+
+def test_a_chart_is_a_table_or_a_picture_that_says_what_was_not_measured(measure, tmp_path):
+    chart = measure.Chart("place", "Places", "tasks", {"celery-toolkit-x": 3.0, "other <x>": 2010, "gone": None})
+    assert "| gone | not measured |" in str(chart)
+    assert chart.drawn(tmp_path).splitlines()[2].endswith("(comparison-place.svg)")
+    drawn = ElementTree.parse(tmp_path / "comparison-place.svg").getroot()
+    widths = [float(bar.get("width")) for bar in drawn.iter("{http://www.w3.org/2000/svg}rect")]
+    assert widths == [2.0, 340.0]
+    assert "other <x>" in [text.text for text in drawn.iter("{http://www.w3.org/2000/svg}text")]
 
 
 def test_ratios_and_spans_compare_what_they_are_given(measure):
