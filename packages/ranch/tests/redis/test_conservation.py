@@ -33,15 +33,15 @@ steps = st.lists(
         st.tuples(st.just("claim"), queue),
         st.tuples(st.just("claim"), queue),
         st.tuples(st.just("settle"), pick, outcome, st.sampled_from(["", "0.5"])),
-        st.tuples(st.just("start"), pick),
         st.tuples(st.just("back"), pick, queue),
-        st.tuples(st.just("die"), pick),
+        st.tuples(st.just("die"), pick, st.booleans()),
         st.tuples(st.just("due")),
         st.tuples(st.just("purge"), client),
         st.tuples(st.just("change"), client, st.sampled_from(["h", "d"]), st.sampled_from(["1", ""])),
         st.tuples(st.just("change"), client, st.sampled_from(["x", "y"]), st.sampled_from(["2", ""])),
         st.tuples(st.just("decide"), st.sampled_from(["retry", "drop"])),
     ),
+    min_size=10,
     max_size=50,
 )
 
@@ -85,6 +85,9 @@ class Books:
             self.flying[claimed.entry] = claimed
 
     def any_flying(self, pick):
+        if not self.flying:  # else most steps would find nothing to do
+            self.put(CLIENTS[pick % 3], QUEUES[0], "free")
+            self.claim(QUEUES[0])
         entries = sorted(self.flying)
         return self.flying[entries[pick % len(entries)]] if entries else None
 
@@ -102,19 +105,16 @@ class Books:
         if outcome == "handed_back limited":
             self.away.append((claimed.label, claimed.message.decode()))
 
-    def start(self, pick):
-        claimed = self.any_flying(pick)
-        if claimed is not None:
-            self.backlog.report([Report("start", claimed.entry, claimed.token)])
-
     def back(self, pick, queue):
         if self.away:
             label, text = self.away.pop(pick % len(self.away))
             self.put(label, queue, "back", text=text)
 
-    def die(self, pick):
+    def die(self, pick, begun):
         claimed = self.any_flying(pick)
         if claimed is not None:
+            if begun:
+                self.backlog.report([Report("start", claimed.entry, claimed.token)])
             self.backlog.client.zadd(self.backlog.key("inflight"), {claimed.entry: 1})
             care = self.backlog.tend(max_attempts=2)
             fate = "waiting" if care.returned else "abandoned" if care.abandoned else "dead"

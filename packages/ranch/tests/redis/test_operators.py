@@ -63,6 +63,7 @@ def test_who_blocks_for_too_long_gets_the_error(app, make):
         task.lru_delay("a")
 
 
+@pytest.mark.not_on("cluster", reason="there is no result backend there")
 def test_a_dropped_task_has_a_result_that_says_so(app, make):
     task = make(max_backlog=1, on_full="drop")
     task.lru_delay("a")
@@ -100,6 +101,7 @@ def test_a_drained_client_finishes_what_it_has_and_takes_nothing_new(app, make, 
     assert not clients.show("a")["draining"]
 
 
+@pytest.mark.not_on("cluster", reason="there is no result backend there")
 def test_purged_tasks_are_revoked_so_that_nobody_waits_for_them(app, make):
     task = make()
     results = [task.lru_delay("a") for _ in range(3)]

@@ -7,6 +7,8 @@ from celery import Celery
 
 from celery_ranch.application import ranch_of
 
+pytestmark = pytest.mark.not_on("cluster", reason="its broker is the same server")
+
 BASIC = """
 from celery import Celery
 from celery_ranch import lru_task

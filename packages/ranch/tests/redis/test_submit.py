@@ -86,6 +86,7 @@ def test_without_redis_the_error_comes_in_time_and_names_the_server():
     app.close()
 
 
+@pytest.mark.not_on("cluster", reason="it looks into the broker, which is elsewhere there")
 def test_a_submit_takes_two_round_trips(task, redis_client):
     task.lru_delay("a", "x")
     redis_client.config_resetstat()
@@ -101,11 +102,13 @@ def test_a_submit_takes_two_round_trips(task, redis_client):
     assert set(sent) <= {"subscribe", "unsubscribe"}  # of Celery's result backend, as for every task
 
 
+@pytest.mark.not_on("cluster", reason="it looks into the broker, which is elsewhere there")
 def test_a_task_without_a_client_is_plain_celery(task, redis_client):
     task.delay("data")
     assert [key.decode() for key in redis_client.keys("*") if b"kombu" not in key] == ["celery"]
 
 
+@pytest.mark.not_on("cluster", reason="it looks into the broker, which is elsewhere there")
 def test_the_stored_bytes_are_celerys_and_the_ticket_names_no_task(task, redis_client, app):
     result = task.lru_apply_async("a", ("data",), lru_cost=1, priority=3, headers={"mine": 1})
     (_, message), *_ = redis_client.hgetall(ranch_of(app).backlog.keys[1]).items()
@@ -184,6 +187,7 @@ def test_system_status(task, app):
     assert task.get_system_status() == expected == get_status(app)
 
 
+@pytest.mark.not_on("cluster", reason="it looks into the broker, which is elsewhere there")
 def test_purge_pause_and_resume(task, app, redis_client):
     clients = Clients(app)
     clients.pause("a")
