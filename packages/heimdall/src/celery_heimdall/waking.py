@@ -39,7 +39,10 @@ _wakers: WeakKeyDictionary[Any, Waker] = WeakKeyDictionary()
 
 
 class Waker:
-    """Wakes parked tasks of one application; every worker has one, and each lane's decision is one script.
+    """Wakes parked tasks of one application; each lane's decision is one script.
+
+    Every worker has one, and any may find a lane due: the one who parked a task, the one whose task gave a place back.
+    Of those with nothing of their own to look for, one keeps watch (due.lua).
 
     Args:
         app: The application.
@@ -76,8 +79,10 @@ class Waker:
 
     def look(self, store: Store) -> float:
         """Wake what is due in one store; returns the seconds until the next look."""
-        lanes, late, next_ms = store.run("due", store.parking, [BATCH])
-        waits = [settings_of(self._app).sweep * 1000]
+        sweep_ms = round(settings_of(self._app).sweep * 1000)
+        keys = [*store.parking, store.space.key("watch")]
+        lanes, late, next_ms = store.run("due", keys, [BATCH, self._name, max(1, sweep_ms // 2)])
+        waits = [sweep_ms]
         if next_ms >= 0:
             waits.append(next_ms)
         for task_id, lane, text in _by(3, late):

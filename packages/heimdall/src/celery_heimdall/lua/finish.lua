@@ -14,20 +14,22 @@ local look = 0
 
 redis.call('DEL', KEYS[10])  -- the first write must be one that needs no memory
 local limits = limits_read(KEYS, 11, ARGV, 9)
-limits_release(limits, token, us)
+-- A start that was made is not given back: it leaves its window by itself.
+local gives_room = limits_release(limits, token, us)
 local item = item_read(KEYS, id)
 if item and item.token == token and item.state == 'entered' then
   if item.stamp then
     limits_cost(limits, {})
     limits_settle(limits, item.stamp)
   end
+  gives_room = true
   item_remove(KEYS, id)
   item = nil
 end
 if item and item.returned == token then
   comes_back = true
 end
-if ARGV[7] ~= '' and redis.call('EXISTS', KEYS[7]) == 1 then
+if gives_room and ARGV[7] ~= '' and redis.call('EXISTS', KEYS[7]) == 1 then
   redis.call('ZADD', KEYS[3], now, ARGV[7])
   look = 1
 end
