@@ -34,6 +34,7 @@ elseif item and item.state ~= 'entered' then
   return {'drop', 'kept'}
 end
 item = item or {}
+woken_less(KEYS, item, now)
 item.token, item.attempt, item.task = token, attempt, ARGV[18]
 item.queue = woken and item.queue or ARGV[12]
 if not item.holder and ARGV[16] ~= '' then

@@ -16,6 +16,8 @@
 --   4 held    ZSET  task id -> until when (ms) its waking or entered state is believed
 --   5 order   STRING  the last order number
 --   6 specs   HASH  lane -> JSON of what its wake script needs (written and read by Python only)
+--                   '<lane> woken' -> 'count until_ms': how many of a limits' lane were woken and are not taken up yet; no
+--                   more are woken than workers take up, else all would be late, woken anew, and late again
 -- for each limited or woken task that has begun
 --   began     STRING  its token, so that the broker's copy of a woken message is taken when the worker dies; of a limited
 --                     one also the name of the question whether it may start, and the stamp that was the answer, so that
@@ -111,6 +113,30 @@ local function park(keys, lane_key, lane, spec, id, item, body, due_ms, now)
   redis.call('ZREM', keys[4], id)
   redis.call('HSET', keys[6], lane, spec)
   lane_plan(keys, lane, due_ms)
+end
+
+local function woken_read(keys, lane, now)
+  local count, until_ms = (redis.call('HGET', keys[6], lane .. ' woken') or ''):match('^(%d+) (%d+)$')
+  if not count or tonumber(until_ms) <= now then
+    return 0, now
+  end
+  return tonumber(count), tonumber(until_ms)
+end
+
+local function woken_write(keys, lane, count, until_ms)
+  if count > 0 then
+    redis.call('HSET', keys[6], lane .. ' woken', string.format('%.0f %.0f', count, until_ms))
+  else
+    redis.call('HDEL', keys[6], lane .. ' woken')
+  end
+end
+
+-- A woken task was taken up, or is late.
+local function woken_less(keys, item, now)
+  if item.state == 'waking' then
+    local count, until_ms = woken_read(keys, item.lane, now)
+    woken_write(keys, item.lane, count - 1, until_ms)
+  end
 end
 
 -- Takes an item out of its lane to be published by the caller; its answer is appended to `answer`.

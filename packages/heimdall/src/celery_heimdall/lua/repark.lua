@@ -10,5 +10,6 @@ local item = item_read(KEYS, ARGV[1])
 if not held or held > now or not item then
   return 0
 end
+woken_less(KEYS, item, now)
 park(KEYS, KEYS[7], ARGV[2], ARGV[3], ARGV[1], item, '', now, now)
 return 1
