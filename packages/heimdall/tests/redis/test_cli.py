@@ -20,7 +20,8 @@ import os
 from celery import Celery
 from celery_heimdall import Concurrency, HeimdallTask, RateLimit, Unique
 app = Celery("operated")
-app.conf.update(heimdall_redis_url=os.environ["OPERATED_REDIS"], heimdall_lease=0.3)
+app.conf.update(heimdall_redis_url=os.environ["OPERATED_REDIS"])
+app.conf.heimdall_lease = float(os.environ.get("OPERATED_LEASE", 30))
 options = {"unique": True, "key": "the-report", "times": 2, "per": 60}
 @app.task(shared=False, base=HeimdallTask, heimdall=options, name="report")
 def report(): pass
@@ -66,7 +67,8 @@ def enter(task, task_id, *args):
     return claim.enter(woken=False, queue="q", message=b"m", later=False, join=False, holder="")
 
 
-def test_what_nobody_renews_any_more_is_stale(operated):
+def test_what_nobody_renews_any_more_is_stale(operated, monkeypatch):
+    monkeypatch.setenv("OPERATED_LEASE", "0.3")
     task = importlib.import_module("operated").report
     assert json.loads(operated("locks", "--stale", "--json").stdout) == []
     enter(task, "a")
@@ -134,7 +136,8 @@ def test_a_value_that_the_kind_of_the_limit_cannot_have_is_refused(operated):
     assert json.loads(operated("set-limit", "erp", "2", "--for", "90s", "--json").stdout)["for"] == 90
 
 
-def test_what_dead_workers_left_is_reaped(operated):
+def test_what_dead_workers_left_is_reaped(operated, monkeypatch):
+    monkeypatch.setenv("OPERATED_LEASE", "0.3")
     assert operated("reap").output == "woken 0, back in line 0\n"
     enter(importlib.import_module("operated").sync, "a")
     found = eventually(lambda: (done := json.loads(operated("reap", "--json").stdout))["back_in_line"] and done)
