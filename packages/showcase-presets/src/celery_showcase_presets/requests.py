@@ -63,8 +63,7 @@ class PresetRequest(_Request):  # type: ignore[misc]  # the stubs lack half of w
         # (Celery 5.7): Celery knows what to do.
         if self._already_cancelled or self._already_revoked or state.should_terminate not in (None, False):
             return True
-        was_stored = getattr(self, "_success_was_stored", None)
-        return bool(was_stored and was_stored())
+        return bool(hasattr(Request, "_success_was_stored") and self._success_was_stored())
 
     def _bury(self, outcome: Outcome, error: Any) -> None:
         delivery, undertaker = self._delivery_or_none, undertaker_of(self.task.app)
