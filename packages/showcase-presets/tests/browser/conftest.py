@@ -8,6 +8,7 @@ import shutil
 
 import pytest
 
+from celery_toolkit_testkit import eventually
 from celery_toolkit_testkit.plugin import missing
 
 #: Width of a small phone, and of a desk.
@@ -67,11 +68,23 @@ class Browser:
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
         feature = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+        # Links fade from one colour to the other.
+        still = "return document.getAnimations().every(each => each.playState !== 'running')"
+        eventually(lambda: self.driver.execute_script(still), 30, "colours have changed")
 
     def shoot(self, name):
         """Keep a picture of the whole page, in the folder that BROWSER_SHOTS names or the test's own."""
         shot = self.driver.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True})
         (self._folder / f"{name}.png").write_bytes(base64.b64decode(shot["data"]))
+
+    def text(self):
+        """What one can read on the page now, also while another one is coming."""
+        return self.driver.execute_script("return document.body ? document.body.innerText : ''")
+
+    def must_show(self, *texts):
+        """Wait until all of these can be read."""
+        for text in texts:
+            eventually(lambda text=text: text in self.text(), 60, f"the page shows {text!r}")
 
     def errors(self):
         """What the console has complained of since the last call."""

@@ -190,7 +190,7 @@ def test_on_rabbitmq_the_tour_has_a_virtual_host_of_its_own_shows_the_page_and_l
         missing(str(error))
     with server:
         page = f"http://127.0.0.1:{server.management_port}"
-        chapters = ("--only", "queues", "--only", "bulk", "--only", "monitor")
+        chapters = ("--only", "queues", "--only", "monitor")
         shown = tour("--rabbitmq", server.url, "--management", page, *chapters, redis_url=redis_url)
         assert shown.wait() == 0, shown.text()
         assert "ok: RabbitMQ's page is there" in shown.text()
