@@ -18,6 +18,7 @@ from .application import ranch_of
 from .backlog import queue_of
 from .claims import Claims
 from .errors import DeadTask
+from .kept_client import keep_client
 from .results import tell_failed
 from .settings import RanchSettings
 from .signals import task_dead
@@ -77,6 +78,7 @@ class RanchStep(worker.WorkerStep):
         """The consumer has started, or has a new connection."""
         super().start(consumer)
         self.consumer = consumer
+        keep_client(consumer.task_consumer.channel)
         self.renewing.start()
 
     def finish(self, consumer: Any) -> None:
