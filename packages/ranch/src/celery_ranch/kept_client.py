@@ -6,7 +6,7 @@ from typing import Any
 
 from kombu.transport.redis import Channel
 
-_CREATE: Any = Channel._create_client
+_CREATE: Any = vars(Channel)["_create_client"]  # not in the stubs
 
 
 def keep_client(channel: Any) -> None:
