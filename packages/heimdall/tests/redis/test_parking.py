@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from celery import Celery
 
-from celery_heimdall import Concurrency, HeimdallTask, RateLimit
+from celery_heimdall import Concurrency, HeimdallTask, RateLimit, set_limit
 from celery_heimdall.calls import Call
 from celery_heimdall.claims import Claim
 from celery_heimdall.inspection import parked
@@ -59,12 +59,13 @@ def test_a_woken_task_is_woken_anew_when_nobody_takes_it_up_and_the_older_messag
     claim, answer = enter(task, "b", new, woken=True)
     assert answer[0] == "run"
     assert claim.start() == "go"
-    assert claim.start() == "stale"
+    assert Claim(task, Call(task, (None,)), None, "b", 0, new).start() == "stale"
     assert list(parked(task.heimdall_store)) == []
 
 
 def test_a_woken_message_that_comes_again_after_its_body_began_is_an_ordinary_one(app):
     """Late acknowledgement: the broker's copy of the woken message is the only one when the worker dies."""
+    app.conf.heimdall_lease = 60
     task = declare(app, limits=[Concurrency(1)])
     first, _ = enter(task, "a", "a/1")
     assert first.start() == "go"
@@ -79,6 +80,7 @@ def test_a_woken_message_that_comes_again_after_its_body_began_is_an_ordinary_on
 
 
 def test_tasks_are_woken_in_the_order_of_their_coming_and_none_overtakes(app):
+    app.conf.heimdall_lease = 60
     task = declare(app, limits=[Concurrency(1)])
     first, _ = enter(task, "a", "a/1")
     assert first.start() == "go"
@@ -87,6 +89,24 @@ def test_tasks_are_woken_in_the_order_of_their_coming_and_none_overtakes(app):
     first.finish("success", comes_back=False)
     assert enter(task, "e", "e/1")[1][0] == "parked"
     assert [task_id for task_id, _, _ in wake(task)] == ["b"]
+
+
+def test_one_keeps_watch_and_the_others_come_later(app):
+    """With everybody looking at every place that comes free, a fleet would ask as often as it has workers."""
+    app.conf.heimdall_sweep = 20.0
+    task = declare(app, limits=[RateLimit("1/200ms")])
+    assert enter(task, "a", "a/1")[0].start() == "go"
+    for task_id in "bcd":
+        enter(task, task_id, f"{task_id}/1")
+    watcher, other = Waker(app), Waker(app)
+    for waker in (watcher, other):
+        waker._publish = lambda *message: None
+    store = task.heimdall_store
+    eventually(lambda: watcher.look(store) and watcher.woken)
+    assert watcher.look(store) < 5 < other.look(store)
+    # When it dies, what it watches is due all the same for whoever looks, and that one keeps watch from then on.
+    eventually(lambda: other.look(store) and other.woken)
+    assert other.look(store) < 5 < watcher.look(store)
 
 
 def test_what_a_dead_worker_had_in_hand_goes_back_to_the_head_of_its_lane(app):
@@ -120,3 +140,27 @@ def test_bytes_that_nobody_can_read_are_put_aside(app, redis_client):
     store = task.heimdall_store
     eventually(lambda: waker.look(store) and redis_client.hgetall(store.space.key("quarantine")) == {b"b": b"b"})
     assert list(parked(store)) == []
+
+
+def test_no_more_tasks_are_on_their_way_than_workers_take_up(app):
+    """With a limit above what the workers can do, all would be late, woken anew with a new token, and late again."""
+    app.conf.update(heimdall_wake_timeout=60, heimdall_lease=60)
+    task = declare(app, limits=[RateLimit("1000/s")])
+    lane = Claim(task, Call(task, (0,)), None, "x", 0, "x/1").limits_lane
+    set_limit("task", "paused", app=app)
+    for number in range(70):
+        assert enter(task, f"t{number:02}", f"t{number:02}/1")[1][0] == "parked"
+    set_limit("task", None, app=app)
+    first = eventually(lambda: wake(task))
+    assert [task_id for task_id, _, _ in first] == [f"t{number:02}" for number in range(50)]
+    store = task.heimdall_store
+    store.client.zadd(store.parking[2], {lane: 0})
+    assert wake(task) == []
+    for task_id, token, _ in first[:5]:
+        assert enter(task, task_id, token, woken=True)[1][0] == "run"
+    second = eventually(lambda: wake(task))
+    assert [task_id for task_id, _, _ in second] == [f"t{number:02}" for number in range(50, 55)]
+    # What is not taken up in time makes room too, and comes first.
+    store.client.zadd(store.parking[3], {task_id: 0 for task_id, _, _ in (*first[5:], *second)})
+    third = eventually(lambda: wake(task))
+    assert third[0][0] == "t05"
