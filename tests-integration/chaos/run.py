@@ -40,10 +40,8 @@ from celery_toolkit_testkit import EventLog, TcpProxy, WorkerProcess, log_event 
 from celery_toolkit_testkit.events import PATH_VARIABLE  # noqa: E402
 
 JITTER = 0.5
-#: How much of all that is submitted is of each kind.
+#: How much of all that is submitted is of each kind, unless the command line says otherwise.
 SHARES = {"fair": 8, "single": 5, "limited": 2, "stumbling": 2, "chain": 3}
-#: One in so many of the fair and the unique tasks runs longer than a lease.
-LONG_EVERY = 20
 
 
 class Chaos:
@@ -93,9 +91,10 @@ class Chaos:
     def submit(self) -> None:
         """Send all tasks, spread over the run, from this process; note what was accepted."""
         pace = 0.6 * self.options.seconds / self.options.tasks
+        shares = self.options.shares
         for number in range(self.options.tasks):
-            kind = self.random.choices(list(SHARES), list(SHARES.values()))[0]
-            key = f"k{self.random.randrange(8)}"
+            kind = self.random.choices(list(shares), list(shares.values()))[0]
+            key = f"k{self.random.randrange(self.options.keys)}"
             self.submitted += self.send_chain(key, number) if kind == "chain" else self.send(kind, key, number)
             time.sleep(pace)
 
@@ -104,7 +103,7 @@ class Chaos:
         import chaos_app
 
         kwargs: dict[str, Any] = {"key": key, "number": number}
-        if kind in ("fair", "single") and self.random.randrange(LONG_EVERY) == 0:
+        if kind in ("fair", "single") and self.random.randrange(self.options.long_every) == 0:
             kwargs["seconds"] = chaos_app.LONG
         task = getattr(chaos_app, kind)
         # A caller's own id makes a duplicate join its holder under that id; here it shall be turned away.
@@ -289,6 +288,12 @@ class Chaos:
         return 1 if verdict.faults else 0
 
 
+def shares_of(text: str) -> dict[str, int]:
+    """How much of each kind, from the command line."""
+    pairs = (each.split("=") for each in text.split(","))
+    return {kind: int(share) for kind, share in pairs}
+
+
 def per_minute(times: float) -> float:
     """Seconds between two of so many a minute."""
     return 60.0 / times if times else float("inf")
@@ -313,6 +318,9 @@ def main() -> int:
     """Parse the command line and run."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tasks", type=int, default=2000)
+    parser.add_argument("--shares", type=shares_of, default=SHARES, help="such as limited=2,fair=1")
+    parser.add_argument("--keys", type=int, default=8)
+    parser.add_argument("--long-every", type=int, default=20, help="one in so many runs for longer than a lease")
     parser.add_argument("--seconds", type=float, default=60.0, help="over which the tasks are submitted, about")
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--kills-per-minute", type=float, default=20.0)
