@@ -1,206 +1,27 @@
-"""How a received task gets its lock and its limits, keeps them while it is in the worker, and gives them back."""
+"""How a received task gets its lock and its limits, or waits for them."""
 
 from __future__ import annotations
 
-import logging
-import time
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from celery.app.task import Context
-from celery.exceptions import Ignore, InvalidTaskError
+from celery.exceptions import InvalidTaskError
 
-from celery_toolkit_core.celery.deliveries import CONTROL, Follower, Gate
-from celery_toolkit_core.errors import RedisError, ToolkitError
-from celery_toolkit_core.log import event
+from celery_toolkit_core.celery.deliveries import CONTROL, Gate
+from celery_toolkit_core.errors import RedisError
 
 from . import telling, waking
 from .calls import Call
-from .claims import Claim, Refusal
-from .errors import LimitExceeded
+from .claims import Claim
 from .headers import ERROR, FENCE, HOLDER, JOIN, KEY, REFUSED, ROUTE, TOKEN, WAKE
-from .signals import lock_lost, task_released
 from .unique import conflict_of, mark_as_retry, revoke
+from .visits import Visit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from celery_toolkit_core.celery.deliveries import Delivery
-    from celery_toolkit_core.celery.outcomes import Outcome
-
-    from .store import Store
-
-logger = logging.getLogger(__name__)
-
-#: Most tasks renewed in one script; a worker with a large pool must not keep the server from others for long.
-RENEWALS = 200
-
-#: Seconds between two questions whether a body may start, while our Redis is away.
-ASK_AGAIN = 1.0
-
-#: Ends after which the task comes again, with its id and its place.
-_COMES_BACK: tuple[Outcome, ...] = ("retry", "requeued", "unknown")
-
-
-class NotBegun(Ignore):
-    """How a pool's process tells the worker that a body did not begin, and why.
-
-    Args:
-        how: ``parked``, ``stale`` or ``dropped``.
-        wait: Seconds until the next look at a parked task.
-        limit: The limit that a dropped one met.
-    """
-
-    def __init__(self, how: str, wait: float = 0.0, limit: str = "") -> None:
-        super().__init__(how, wait, limit)
-
-
-class Visit(Follower):
-    """A task in this worker, from its admission to its end; renewed by the keeper meanwhile.
-
-    Args:
-        claim: What it wants.
-        app: The application.
-        begins: Whether the start of the body must be told to the lock.
-        holds: Whether it has got what it wants; else only its end is of interest.
-    """
-
-    def __init__(self, claim: Claim, app: Any, *, begins: bool = False, holds: bool = False) -> None:
-        self.claim = claim
-        self.app = app
-        self.lost = False
-        #: When it was last seen that it holds what it wants, by this process's own clock.
-        self.kept = time.monotonic()
-        #: The delivery, where the body is to be ended when what it holds is lost.
-        self.delivery: Delivery | None = None
-        self._begins = begins
-        if holds:
-            _visits[claim.token] = self
-
-    def accepted(self, delivery: Delivery, pid: int) -> None:
-        if self._begins and self.claim.lock is not None:
-            self.claim.store.run("begin", [self.claim.lock.key], [self.claim.task_id])
-
-    def lose(self) -> None:
-        """Tell that another may run beside this one; once."""
-        self.lost = True
-        claim, key = self.claim, self.claim.lock.label if self.claim.lock else ""
-        event(logger, logging.WARNING, "lock_lost", task=claim.task.name, task_id=claim.task_id, key=key)
-        lock_lost.send(sender=claim.task, task_id=claim.task_id, key=key)
-        if self.delivery is not None and self.delivery.request is not None:
-            consumer = self.delivery.consumer
-            # Celery ends tasks from its event loop, and this is the keeper's thread.
-            consumer.timer.call_after(0, self.delivery.request.terminate, (consumer.pool,))
-
-    def ended(self, delivery: Delivery, outcome: Outcome) -> None:
-        self._give_back(outcome, comes_back=outcome in _COMES_BACK)
-        error = getattr(delivery.error, "exception", None)
-        error = getattr(error, "exc", error)  # as prefork wraps it
-        if outcome == "ignored" and isinstance(error, NotBegun):
-            self._tell(delivery, *error.args)
-
-    def handed_back(self, delivery: Delivery) -> None:
-        self._give_back("requeued", comes_back=True)
-
-    def _tell(self, delivery: Delivery, how: str, wait: float, limit: str) -> None:
-        task = self.claim.task
-        if how == "parked":
-            telling.parked(delivery, task, wait, retries=self.claim.retries)
-        elif how == "dropped":
-            telling.dropped(delivery, task, limit)
-        else:
-            telling.copy_dropped(delivery, task, how)
-
-    def _give_back(self, outcome: Outcome, *, comes_back: bool) -> None:
-        _visits.pop(self.claim.token, None)
-        try:
-            look = self.claim.finish(outcome, comes_back=comes_back)
-        except ToolkitError as error:
-            # The leases end by themselves; the next of this key waits that long.
-            event(logger, logging.WARNING, "release_failed", task_id=self.claim.task_id, error=str(error))
-            return
-        if look:
-            waking.waker(self.app).notice(0.0)
-        task_released.send(sender=self.claim.task, task_id=self.claim.task_id, outcome=outcome)
-
-
-#: What this worker has in hand, by token.
-_visits: dict[str, Visit] = {}
-
-
-def renew(store: Store) -> None:
-    """Renew everything of one store that this worker has in hand: one round trip for each `RENEWALS` of them."""
-    visits = [visit for visit in list(_visits.values()) if visit.claim.store is store]
-    try:
-        for start in range(0, len(visits), RENEWALS):
-            _renew_some(store, visits[start : start + RENEWALS])
-    finally:
-        # Also when the server is away: by now the leases have ended there.
-        now = time.monotonic()
-        for visit in visits:
-            if now - visit.kept > store.settings.lease and not visit.lost and visit.claim.token in _visits:
-                visit.lose()
-
-
-def _renew_some(store: Store, visits: list[Visit]) -> None:
-    keys, args = [store.parking[3]], []
-    for visit in visits:
-        more_keys, more_args = visit.claim.renewal()
-        keys += more_keys
-        args += more_args
-    asked = time.monotonic()
-    for visit, kept in zip(visits, store.run("renew", keys, args), strict=True):
-        if kept:
-            visit.kept = asked
-        elif not visit.lost and visit.claim.token in _visits:
-            visit.lose()
-
-
-def start(task: Any, request: Any, token: str, call: Call) -> Claim:
-    """The strict decision about a limited task, in the process and at the moment in which its body starts.
-
-    Raises:
-        NotBegun: The body may not start: the task is parked again, is dropped, or goes on under another token.
-        LimitExceeded: Nor may it start, and the limit asks for an error then.
-        RedisUnavailable: Our Redis did not answer for as long as a lease.
-    """
-    claim = Claim(task, call, request.get(KEY), request.id, request.retries or 0, token)
-    settings = claim.store.settings
-    give_up = time.monotonic() + settings.lease
-    while True:
-        try:
-            verdict = claim.start()
-            break
-        except RedisError as error:
-            if settings.on_redis_error == "run":
-                return claim
-            # To fail would be the end of a task that was accepted; the same question gets the same answer.
-            if time.monotonic() > give_up:
-                raise
-            event(logger, logging.WARNING, "start_waits_for_redis", task_id=claim.task_id, error=str(error))
-            time.sleep(ASK_AGAIN)
-    if claim.refusal is not None:
-        refuse(task, request, claim.refusal)
-    if verdict == "parked" and claim.retries:
-        mark_as_retry(task, request, claim.wait)
-    if verdict != "go":
-        raise NotBegun(verdict, claim.wait)
-    return claim
-
-
-def refuse(task: Any, request: Any, refusal: Refusal) -> NoReturn:
-    """End a task that met a full limit, in the pool's process: by its strategy, so that links and chords hear of it.
-
-    Raises:
-        NotBegun: It is dropped.
-        LimitExceeded: It fails.
-    """
-    if refusal.strategy == "raise":
-        raise LimitExceeded((refusal.limit,), refusal.retry_after)
-    task.backend.mark_as_revoked(
-        request.id, f"the limit {refusal.limit} is full", request, store_result=not task.ignore_result
-    )
-    raise NotBegun("dropped", limit=refusal.limit)
 
 
 class HeimdallGate(Gate):

@@ -14,7 +14,7 @@ from celery_toolkit_core import parameters
 from celery_toolkit_core.celery.deliveries import GatedTask
 from celery_toolkit_core.errors import InvalidParameter, RedisError
 
-from . import admission, unique, worker
+from . import admission, starting, unique, worker
 from .calls import Call, ttl_of
 from .claims import Refusal
 from .errors import HeimdallError, LimitRefused
@@ -180,7 +180,7 @@ class HeimdallTask(GatedTask):
         if refused := request.get(ERROR):
             raise LimitRefused(refused, task=self.name)
         if refusal := request.get(REFUSED):
-            admission.refuse(self, request, Refusal(*refusal))
+            starting.refuse(self, request, Refusal(*refusal))
         if joined := request.get(JOIN):
             return _joined_result(self, *joined)
         token = request.get(TOKEN)
@@ -207,7 +207,7 @@ class HeimdallTask(GatedTask):
 
     def _start(self, token: str, args: Any, kwargs: Any) -> None:
         request: Any = self.request
-        request.heimdall_claim = admission.start(self, request, token, Call(self, args, kwargs))
+        request.heimdall_claim = starting.start(self, request, token, Call(self, args, kwargs))
 
 
 def current_fence() -> int | None:

@@ -11,7 +11,7 @@ from celery_toolkit_core.celery import worker
 from celery_toolkit_core.connection import warn_if_evicting
 from celery_toolkit_core.errors import InvalidParameter
 
-from . import admission, waking
+from . import visits, waking
 from .settings import HeimdallSettings
 from .store import all_stores, settings_of, stores
 
@@ -64,4 +64,4 @@ def install(app: Celery) -> None:
 
 def _renew(app: Celery) -> None:
     for store in stores(app):
-        admission.renew(store)
+        visits.renew(store)

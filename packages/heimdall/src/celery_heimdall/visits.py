@@ -1,0 +1,131 @@
+"""What this worker has in hand: each task from its admission to its end, renewed meanwhile."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from celery_toolkit_core.celery.deliveries import Follower
+from celery_toolkit_core.errors import ToolkitError
+from celery_toolkit_core.log import event
+
+from . import telling, waking
+from .signals import lock_lost, task_released
+from .starting import NotBegun
+
+if TYPE_CHECKING:
+    from celery_toolkit_core.celery.deliveries import Delivery
+    from celery_toolkit_core.celery.outcomes import Outcome
+
+    from .claims import Claim
+    from .store import Store
+
+logger = logging.getLogger(__name__)
+
+#: Most tasks renewed in one script; a worker with a large pool must not keep the server from others for long.
+RENEWALS = 200
+
+#: Ends after which the task comes again, with its id and its place.
+_COMES_BACK: tuple[Outcome, ...] = ("retry", "requeued", "unknown")
+
+
+class Visit(Follower):
+    """A task in this worker, from its admission to its end; renewed by the keeper meanwhile.
+
+    Args:
+        claim: What it wants.
+        app: The application.
+        begins: Whether the start of the body must be told to the lock.
+        holds: Whether it has got what it wants; else only its end is of interest.
+    """
+
+    def __init__(self, claim: Claim, app: Any, *, begins: bool = False, holds: bool = False) -> None:
+        self.claim = claim
+        self.app = app
+        self.lost = False
+        #: When it was last seen that it holds what it wants, by this process's own clock.
+        self.kept = time.monotonic()
+        #: The delivery, where the body is to be ended when what it holds is lost.
+        self.delivery: Delivery | None = None
+        self._begins = begins
+        if holds:
+            _visits[claim.token] = self
+
+    def accepted(self, delivery: Delivery, pid: int) -> None:
+        if self._begins and self.claim.lock is not None:
+            self.claim.store.run("begin", [self.claim.lock.key], [self.claim.task_id])
+
+    def lose(self) -> None:
+        """Tell that another may run beside this one; once."""
+        self.lost = True
+        claim, key = self.claim, self.claim.lock.label if self.claim.lock else ""
+        event(logger, logging.WARNING, "lock_lost", task=claim.task.name, task_id=claim.task_id, key=key)
+        lock_lost.send(sender=claim.task, task_id=claim.task_id, key=key)
+        if self.delivery is not None and self.delivery.request is not None:
+            consumer = self.delivery.consumer
+            # Celery ends tasks from its event loop, and this is the keeper's thread.
+            consumer.timer.call_after(0, self.delivery.request.terminate, (consumer.pool,))
+
+    def ended(self, delivery: Delivery, outcome: Outcome) -> None:
+        self._give_back(outcome, comes_back=outcome in _COMES_BACK)
+        error = getattr(delivery.error, "exception", None)
+        error = getattr(error, "exc", error)  # as prefork wraps it
+        if outcome == "ignored" and isinstance(error, NotBegun):
+            self._tell(delivery, *error.args)
+
+    def handed_back(self, delivery: Delivery) -> None:
+        self._give_back("requeued", comes_back=True)
+
+    def _tell(self, delivery: Delivery, how: str, wait: float, limit: str) -> None:
+        task = self.claim.task
+        if how == "parked":
+            telling.parked(delivery, task, wait, retries=self.claim.retries)
+        elif how == "dropped":
+            telling.dropped(delivery, task, limit)
+        else:
+            telling.copy_dropped(delivery, task, how)
+
+    def _give_back(self, outcome: Outcome, *, comes_back: bool) -> None:
+        _visits.pop(self.claim.token, None)
+        try:
+            look = self.claim.finish(outcome, comes_back=comes_back)
+        except ToolkitError as error:
+            # The leases end by themselves; the next of this key waits that long.
+            event(logger, logging.WARNING, "release_failed", task_id=self.claim.task_id, error=str(error))
+            return
+        if look:
+            waking.waker(self.app).notice(0.0)
+        task_released.send(sender=self.claim.task, task_id=self.claim.task_id, outcome=outcome)
+
+
+#: What this worker has in hand, by token.
+_visits: dict[str, Visit] = {}
+
+
+def renew(store: Store) -> None:
+    """Renew everything of one store that this worker has in hand: one round trip for each `RENEWALS` of them."""
+    visits = [visit for visit in list(_visits.values()) if visit.claim.store is store]
+    try:
+        for start in range(0, len(visits), RENEWALS):
+            _renew_some(store, visits[start : start + RENEWALS])
+    finally:
+        # Also when the server is away: by now the leases have ended there.
+        now = time.monotonic()
+        for visit in visits:
+            if now - visit.kept > store.settings.lease and not visit.lost and visit.claim.token in _visits:
+                visit.lose()
+
+
+def _renew_some(store: Store, visits: list[Visit]) -> None:
+    keys, args = [store.parking[3]], []
+    for visit in visits:
+        more_keys, more_args = visit.claim.renewal()
+        keys += more_keys
+        args += more_args
+    asked = time.monotonic()
+    for visit, kept in zip(visits, store.run("renew", keys, args), strict=True):
+        if kept:
+            visit.kept = asked
+        elif not visit.lost and visit.claim.token in _visits:
+            visit.lose()
