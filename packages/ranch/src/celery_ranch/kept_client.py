@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kombu.transport.redis import Channel
 
-_CREATE: Any = vars(Channel)["_create_client"]  # not in the stubs
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_CREATE: Callable[..., Any] = vars(Channel)["_create_client"]  # not in the stubs
 
 
 def keep_client(channel: Any) -> None:
