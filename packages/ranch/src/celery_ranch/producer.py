@@ -142,7 +142,8 @@ def enqueue(
     delay = _delay(message.headers.get("eta"), ranch)
     # It waits here, not in a worker's memory, where it would raise the prefetch count.
     data = message.with_headers(eta=None).to_bytes() if message.headers.get("eta") else message.to_bytes()
-    if len(data) > ranch.settings.max_payload:
+    # What a broker has carried to a worker already must not go round for ever.
+    if len(data) > ranch.settings.max_payload and call.admission != "back":
         raise PayloadTooLarge(
             f"the message of task {message.task_name} has {len(data)} bytes, "
             f"ranch_max_payload allows {ranch.settings.max_payload}; store the data elsewhere and send its name",

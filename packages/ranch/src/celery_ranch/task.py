@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from celery import current_task
 from kombu.exceptions import OperationalError
 
-from celery_toolkit_core.celery.deliveries import TURN, Delivery, Gate, GatedTask
-from celery_toolkit_core.errors import InvalidParameter, ToolkitError
-from celery_toolkit_core.keys import digest
+from celery_toolkit_core.celery.deliveries import Gate, GatedTask
+from celery_toolkit_core.errors import ToolkitError
 
 from .application import COST_HEADER, KEY_HEADER, ranch_of
 from .audits import status
 from .clients import Clients
-from .options import TaskOptions, check_cost, check_key, check_weight, delay_options
-from .producer import BacklogProducer, Call, Dropped, enqueue
+from .gate import BacklogGate
+from .options import TaskOptions, check_key, check_weight, delay_options
+from .producer import BacklogProducer, Call, Dropped
 from .profiles import check_tags
-from .tickets import CLAIMED
-from .worker import claims_of, install
+from .worker import install
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -28,14 +26,8 @@ if TYPE_CHECKING:
     from celery import Celery
     from celery.result import AsyncResult
 
-    from celery_toolkit_core.celery.messages import StoredMessage
-
     from .entries import Admission
     from .options import OnFull, WeightFunction
-
-
-#: A queue's woken tasks come through a queue of this name, beside it.
-WAKE_SUFFIX = ".wake"
 
 
 class RanchTask(GatedTask):
@@ -240,53 +232,6 @@ def _admission(key: str, options: Mapping[str, Any]) -> Admission:
         return "free"  # A retry was admitted with its first try; refused now it would be lost.
     inside = current_task and (current_task.request.headers or {}).get(KEY_HEADER) == key
     return "inside" if inside else "new"
-
-
-def _without_wake(message: StoredMessage) -> StoredMessage:
-    """The message as though it had come from the queue proper: what another control has woken comes from beside it."""
-    if message.exchange or not message.routing_key.endswith(WAKE_SUFFIX):
-        return message
-    return replace(message, routing_key=message.routing_key.removesuffix(WAKE_SUFFIX))
-
-
-class BacklogGate(Gate):
-    """Lets only claimed messages of a client proceed; one that came without a ticket goes into the backlog.
-
-    So what was sent by name, or woken by another control, has its turn like all others.
-    """
-
-    rank = TURN
-
-    def __init__(self, task: RanchTask) -> None:
-        self._task = task
-
-    def __call__(self, delivery: Delivery, proceed: Callable[[], None]) -> None:
-        """Proceed, or enqueue and hand back."""
-        key = delivery.message.headers.get(KEY_HEADER)
-        if key is None or CLAIMED in delivery.marks:
-            proceed()
-            return
-        ranch, options = ranch_of(self._task.app), self._task.ranch_options
-        try:
-            call = Call(
-                check_key(key),
-                check_cost(COST_HEADER, delivery.message.headers.get(COST_HEADER, 1.0)),
-                None,
-                options.weight_function is not None,
-                admission="back",
-            )
-        except InvalidParameter:
-            proceed()  # Not a key of ours: the message is an ordinary one.
-            return
-        channel: Any = delivery.message.channel
-        tag = delivery.message.delivery_tag
-        # kombu's own transports keep the tag over a redelivery: the same message is then recognised.
-        entry = digest(tag) if isinstance(tag, str) else None
-        driver_type = channel.connection.client.transport.driver_type
-        address = enqueue(ranch, _without_wake(delivery.stored), call, driver_type, entry)
-        if address is not None:
-            claims_of(ranch).ticket_for(address)
-        delivery.hand_back()
 
 
 def lru_task(

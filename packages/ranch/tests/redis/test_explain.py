@@ -123,6 +123,7 @@ def test_dead_and_unreadable(task, app, why, claim):
     assert why(unreadable)[0] == "quarantined"
 
 
+@pytest.mark.not_on("cluster", reason="there is no result backend there")
 def test_ended(task, app, why, claim):
     result = task.lru_delay("a")
     end(app, claim(app), "done")
