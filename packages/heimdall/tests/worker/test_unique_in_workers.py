@@ -198,17 +198,22 @@ def test_a_frozen_worker_loses_its_lock_and_cannot_free_its_successors(
     second.get(timeout=60)
 
 
-@pytest.mark.parametrize("pool", ["threads", "solo"])
-def test_a_lease_is_renewed_in_other_pools_too(pool, celery_app_module, celery_worker_process, event_log):
+@pytest.mark.parametrize("pool", ["threads", "solo", "gevent"])
+def test_other_pools_renew_leases_and_keep_limits_too(pool, celery_app_module, celery_worker_process, event_log):
     app = celery_app_module("guarded")
-    celery_worker_process("guarded", pool=pool, concurrency=4)
-    first = app.unique.delay("a", seconds=5.0)
-    event_log.wait_for(1, what="begin")
-    sent = app.app.send_task("unique", ("a",), {"seconds": 5.0})
-    first.get(timeout=60)
+    worker = celery_worker_process("guarded", pool=pool, concurrency=4)
+    limited = [app.two_in_two.delay(number) for number in range(3)]
+    first = app.unique.delay("a", seconds=4.0)
+    event_log.wait_for(1, what="begin", task="unique")
+    sent = app.app.send_task("unique", ("a",), {"seconds": 0.0})
+    for result in (first, *limited):
+        result.get(timeout=60)
     eventually(lambda: sent.ready())
-    overlapping = [event["what"] for event in event_log.events()]
+    overlapping = [event["what"] for event in event_log.events(task="unique")]
     assert overlapping in (["begin", "end"], ["begin", "end", "begin", "end"])
+    stamps = sorted(event["stamp"] / 1e6 for event in event_log.events(what="begin", task="two_in_two"))
+    assert stamps[2] - stamps[0] > 2.0
+    assert "lock_lost" not in worker.log()
 
 
 def test_our_redis_may_go_and_come_back_while_tasks_wait_and_run(
