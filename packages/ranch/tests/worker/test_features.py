@@ -10,17 +10,22 @@ from urllib.request import urlopen
 import pytest
 
 from celery_ranch import ClientDraining, Clients, audit
+from celery_ranch.application import ranch_of
 from celery_toolkit_testkit import eventually
 
 
 def test_a_countdown_of_a_task_sent_by_name_waits_in_redis_and_survives_its_worker(fair, worker, balanced, event_log):
     """It meets the gate in the worker; kept there it would raise the prefetch count and die with the process."""
     first = worker(concurrency=1)
-    result = fair.app.send_task("ranch_fair.add", (1, 2), headers={"ranch_key": "a"}, countdown=6)
+    result = fair.app.send_task("ranch_fair.add", (1, 2), headers={"ranch_key": "a"}, countdown=3600)
     eventually(lambda: balanced(submitted=1, scheduled=1, in_flight=0), timeout=60)
-    assert fair.app.control.inspect(timeout=5).scheduled()[first.name] == []
+    seen = eventually(lambda: fair.app.control.inspect(timeout=5).scheduled(), timeout=60)
+    assert seen == {first.name: []}
     first.kill()
-    assert balanced(in_flight=0, done=0)
+    assert balanced(scheduled=1, done=0)
+    backlog = ranch_of(fair.app).backlog
+    (entry,) = backlog.client.zrange(backlog.key("scheduled"), 0, -1)
+    backlog.client.zadd(backlog.key("scheduled"), {entry: 1})  # its hour is over
     worker(concurrency=1)
     assert result.get(timeout=60) == 3
     eventually(lambda: balanced(submitted=1, done=1), timeout=30)
