@@ -75,7 +75,6 @@ _BY_POOL: dict[Pool, dict[str, Any]] = {
         "worker_max_memory_per_child": 300_000,
         # For tasks with no limit of their own: this pool fetches ahead, so that nobody may wait long behind another.
         "task_time_limit": 300.0,
-        "task_soft_time_limit": 270.0,
     },
 }
 
@@ -110,7 +109,9 @@ def apply_presets(app: Celery, *, pool: Pool | None = None, longest_task: float 
             raise InvalidParameter(name, settings[name], f"no such Celery setting{nearest(name, _SETTINGS)}")
     longest = seconds("longest_task", longest_task) if longest_task is not None else HeavyTask.time_limit
     # For tasks with no limit of their own: the visibility timeout rests on nothing running longer.
-    chosen = {**_COMMON, "task_time_limit": longest, "task_soft_time_limit": longest - min(60.0, longest / 10)}
+    # No soft one: Celery starts the clock of a hard limit when the soft one has passed, so that a longer soft limit for
+    # all would switch off the hard limit of a task that has no soft one of its own.
+    chosen = {**_COMMON, "task_time_limit": longest}
     if pool is not None:
         one_of("pool", pool, POOLS)
         chosen.update(_BY_POOL[pool])
