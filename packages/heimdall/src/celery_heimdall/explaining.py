@@ -28,7 +28,7 @@ def explain(app: Celery, stores: list[Store], task_id: str) -> dict[str, Any]:
 def _in_store(store: Store, task_id: str) -> tuple[str, str] | None:
     text = store.client.hget(store.parking[0], task_id)
     if text is not None:
-        return _of_item(store, task_id, json.loads(text))
+        return _of_item(store, task_id, inspection.read_item(text))
     if store.client.hexists(store.space.key("quarantine"), task_id):
         return "quarantined", "its message could not be read and was put aside; see the worker's log of that time"
     for found in inspection.locks(store):
@@ -46,6 +46,8 @@ def _in_store(store: Store, task_id: str) -> tuple[str, str] | None:
 def _of_item(store: Store, task_id: str, item: dict[str, Any]) -> tuple[str, str]:
     now = inspection.now_ms(store)
     row = inspection.item_row(store, task_id, item, now)
+    if item["state"] == "unreadable":
+        return "quarantined", "what we know of it cannot be read; a worker will put it aside"
     if item["state"] == "waking":
         return "woken", f"it was woken and waits in {item['queue']}{SUFFIX} for a worker with a free process"
     if item["state"] == "entered":

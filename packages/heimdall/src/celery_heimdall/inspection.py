@@ -74,14 +74,15 @@ def parked(store: Store, *, name: str | None = None) -> Iterator[dict[str, Any]]
     """
     now = now_ms(store)
     for task_id, text in store.client.hscan_iter(store.parking[0], count=PAGE):
-        item = _read(text)
+        item = read_item(text)
         if item["state"] == "entered":
             continue
         if name is None or name in _names(store, item):
             yield item_row(store, task_id.decode(), item, now)
 
 
-def _read(text: bytes) -> dict[str, Any]:
+def read_item(text: bytes) -> dict[str, Any]:
+    """What is known of a parked task; of state ``unreadable`` where that is poisoned, until a worker puts it aside."""
     try:
         item = json.loads(text)
     except ValueError:

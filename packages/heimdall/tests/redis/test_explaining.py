@@ -141,6 +141,15 @@ def test_nobody_could_read_its_message(app):
     eventually(lambda: waker.look(task.heimdall_store) and why(task, "b")[0] == "quarantined")
 
 
+def test_what_is_known_of_it_is_poisoned(app):
+    task = declare(app, limits=[RateLimit("5/m")])
+    store = task.heimdall_store
+    for task_id, poison in (("a", b"\xff{"), ("b", b"[]")):
+        store.client.hset(store.parking[0], task_id, poison)
+        assert why(task, task_id)[0] == "quarantined"
+    assert {row["state"] for row in parked(store)} == {"unreadable"}
+
+
 def test_it_has_ended_as_a_duplicate(app):
     task = declare(app, unique=Unique(key="one"))
     revoke(task, "b", "a")
