@@ -5,6 +5,7 @@ from __future__ import annotations
 from threading import Thread
 
 import pytest
+from celery._state import _task_stack
 from celery.exceptions import TaskRevokedError
 
 from celery_ranch import BacklogFull, ClientDraining, Clients, audit, lru_task
@@ -137,3 +138,17 @@ def test_tags_of_a_client_that_is_forgotten_are_forgotten(app, redis_client):
     clients.tag("a", {"tier": "gold"})
     eventually(lambda: backlog.tend(max_attempts=3, client_ttl=0.001) and clients.show("a") is None)
     assert backlog.client.zcard(backlog.key("tagged")) == 0
+
+
+@pytest.mark.parametrize(("inherits", "submitted"), [(True, 1), (False, 0)])
+def test_what_a_body_sends_belongs_to_its_client_unless_that_is_turned_off(app, make, inherits, submitted):
+    app.conf.ranch_inherit_key = inherits
+    task = make()
+    _task_stack.push(task)
+    task.push_request(headers={"ranch_key": "a"})
+    try:
+        task.delay()
+    finally:
+        task.pop_request()
+        _task_stack.pop()
+    assert audit(app)["submitted"] == submitted
