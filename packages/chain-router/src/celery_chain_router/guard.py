@@ -6,14 +6,16 @@ Between the main process, which has asked that already, and the body there may b
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import local
 from typing import TYPE_CHECKING, Any, Protocol
 
 from billiard.einfo import ExceptionInfo
 from celery.exceptions import Reject
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 
 class Guard(Protocol):
@@ -37,21 +39,37 @@ class Until:
         return time.monotonic() < self.moment
 
 
-class GuardedPool:
-    """A pool that asks the guard first.
+class Gatehouse:
+    """Stands before a pool: a call that is made with a guard starts only if that lets it.
+
+    Celery's requests keep the pool's ``apply_async`` from when their class was made, so it is replaced in the pool
+    itself, before any is made.
 
     Args:
         pool: Celery's pool.
-        guard: What to ask; for a pool of processes it is pickled.
     """
 
-    def __init__(self, pool: Any, guard: Guard) -> None:
-        self._pool = pool
-        self._guard = guard
+    def __init__(self, pool: Any) -> None:
+        self._apply_async = pool.apply_async
+        self._next = local()
+        pool.apply_async = self._guarded
 
-    def apply_async(self, target: Callable[..., Any], args: Sequence[Any] = (), **options: Any) -> Any:
-        """Run it in the pool, if the guard lets it."""
-        return self._pool.apply_async(start, args=(self._guard, target, *args), **options)
+    @contextmanager
+    def by(self, guard: Guard | None) -> Iterator[None]:
+        """The call that this thread makes inside has this guard; for a pool of processes it is pickled."""
+        self._next.guard = guard
+        try:
+            yield
+        finally:
+            self._next.guard = None
+
+    def _guarded(
+        self, target: Callable[..., Any], args: Sequence[Any] | None = None, *rest: Any, **options: Any
+    ) -> Any:
+        guard, self._next.guard = getattr(self._next, "guard", None), None
+        if guard is not None:
+            target, args = start, (guard, target, *(args or ()))
+        return self._apply_async(target, args, *rest, **options)
 
 
 def start(guard: Guard, target: Callable[..., Any], *args: Any) -> Any:

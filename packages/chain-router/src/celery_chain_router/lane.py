@@ -18,7 +18,6 @@ from celery.worker import state
 from celery_toolkit_core.celery.deliveries import Delivery, Follower
 
 from .entry import Entry, forget, is_taken_back, take_back
-from .guard import GuardedPool
 from .mark import Mark
 from .turns import Places, Turns
 
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
     from celery_toolkit_core.celery.deliveries import Outcome
 
-    from .guard import Guard
+    from .guard import Gatehouse, Guard
     from .partitions import Partitions
 
 #: In a delivery's marks: the lane knows it.
@@ -47,6 +46,7 @@ class Lane(Follower):
         partitions: The queues.
         fence: Partition -> its fence while this process certainly holds it, else ``None``.
         guard: Partition -> what tells at the start of a body, maybe in a child, whether it is held still.
+        gatehouse: Asks such guards.
         places: Tells how many tasks the pool can run at a time.
     """
 
@@ -55,11 +55,13 @@ class Lane(Follower):
         partitions: Partitions,
         fence: Callable[[int], int | None],
         guard: Callable[[int], Guard],
+        gatehouse: Gatehouse,
         places: Callable[[], int],
     ) -> None:
         self._partitions = partitions
         self._fence = fence
         self._guard = guard
+        self._gatehouse = gatehouse
         self._most = places
         self._turns = Turns()
         self._places = Places()
@@ -288,6 +290,8 @@ class Lane(Follower):
 
     def _execute(self, entry: Entry, request: Any, pool: Any, options: dict[str, Any]) -> Any:
         """The last moment before the pool has it."""
+        # Before the fence: a guard that is made after a freeze would be of a newer lease.
+        guard = self._guard(entry.partition)
         fence = self._fence(entry.partition)
         if fence is None or is_taken_back(request):
             with self._lock:
@@ -300,10 +304,9 @@ class Lane(Follower):
             raise TaskRevokedError(request.id)
         entry.stage = "running"
         request.request_dict[FENCE] = fence
-        if request.task.acks_late:
-            pool = GuardedPool(pool, self._guard(entry.partition))
-        # else it is acknowledged as it starts: to refuse it then would be to lose it.
-        return type(request).execute_using_pool(request, pool, **options)
+        # Without late acknowledgement it is acknowledged as it starts: to refuse it then would be to lose it.
+        with self._gatehouse.by(guard if request.task.acks_late else None):
+            return type(request).execute_using_pool(request, pool, **options)
 
     def _entry_of(self, delivery: Delivery | None) -> Entry | None:
         if delivery is None:

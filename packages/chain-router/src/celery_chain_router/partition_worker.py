@@ -20,6 +20,7 @@ from celery_toolkit_core.log import event
 
 from .discovery import find_router, settings_of
 from .errors import WorkerNameTaken
+from .guard import Gatehouse
 from .handoff import HandOff
 from .lane import Lane
 from .ownership import Ownership
@@ -105,6 +106,7 @@ class PartitionStep(WorkerStep):
             self.partitions,
             self.tenure.fence,
             self._guard,
+            Gatehouse(consumer.pool),
             lambda: controller.max_concurrency or consumer.pool.num_processes or 1,
         )
         self.hand_off = HandOff(self.partitions, self.lane, self.queues)
@@ -229,8 +231,9 @@ class PartitionStep(WorkerStep):
         adopted = self.queues.adopt(fences, self.lane)
         event(logger, logging.INFO, "chain_router_took_over", partitions=sorted(fences), adopted=adopted)
         self._call_hook(self.on_assign, fences)
-        self.tenure.hold(fences)
-        self.hand_off.enter(fences)
+        if self.tenure.hold(fences):
+            self.hand_off.enter(fences)
+        # else a freeze was in between; the next look takes what is still to be had.
 
     def _give_up(self, fences: dict[int, int]) -> None:
         if fences:

@@ -44,6 +44,7 @@ class Tenure:
         #: The epoch that all this is of.
         self.epoch: int | None = None
         self._sure_until = 0.0
+        self._has_lost = False
         self._lock = Lock()
 
     @property
@@ -75,6 +76,7 @@ class Tenure:
                 self.epoch, self.targets = beat.epoch, beat.targets
                 lost = {number: fence for number, fence in self.held.items() if beat.owned.get(number) != fence}
                 self._drop(lost)
+            self._has_lost |= bool(lost) or beat.fresh
             # Last: nobody may believe to hold what is lost.
             self._sure_until = before + SURE * self.ownership.membership.lease
         if beat.fresh:
@@ -83,21 +85,29 @@ class Tenure:
 
     def lose(self) -> dict[int, int]:
         """Another process has the name: everything, with the fences it had."""
-        lost, self.held = self.held, {}
+        with self._lock:
+            self._has_lost = True
+            lost, self.held = self.held, {}
         return lost
 
     def acquire(self) -> dict[int, int]:
         """Take what is to be had and free: partition -> fence of what is new. It counts from `hold` on."""
+        with self._lock:
+            self._has_lost = False
         mine = self.ownership.acquire(self.presence.name, self.presence.token)
         return {number: fence for number, fence in mine.items() if self.held.get(number) != fence}
 
-    def hold(self, fences: Mapping[int, int]) -> None:
-        """Begin to work on these."""
-        self.held = {**self.held, **fences}
+    def hold(self, fences: Mapping[int, int]) -> bool:
+        """Begin to work on what `acquire` has brought; False when something was lost since, maybe of these."""
+        with self._lock:
+            if not self._has_lost:
+                self.held = {**self.held, **fences}
+            return not self._has_lost
 
     def release(self, fences: Mapping[int, int]) -> None:
         """Give these up; nothing of them may be in hand."""
-        self._drop(fences)
+        with self._lock:
+            self._drop(fences)
         self.ownership.release(self.presence.token, fences)
 
     def _drop(self, numbers: Mapping[int, int]) -> None:

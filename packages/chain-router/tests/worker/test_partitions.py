@@ -1,4 +1,7 @@
-"""Partition mode with real workers: pools, retries, canvas, refusals; what happens over changes is in the oracle."""
+"""Partition mode with real workers: pools, retries, canvas, refusals; what happens over changes is in the oracle.
+
+What is marked long has its short form in ``tests/redis``.
+"""
 
 from __future__ import annotations
 
@@ -61,6 +64,7 @@ def test_other_pools(partition_app, start, event_log, pool):
     assert not any("chain_router_lost" in worker.log() for worker in (one, _))
 
 
+@pytest.mark.long
 def test_a_hot_key_does_not_keep_others_waiting(partition_app, start, event_log):
     """A long backlog of one key; what comes after it for other partitions runs beside it."""
     start("a")
@@ -109,6 +113,7 @@ def test_a_call_to_a_chosen_partition_and_one_from_a_stranger(partition_app, sta
     assert {event["number"] for event in event_log.wait_for(2, kind="done")} == {1, 2}
 
 
+@pytest.mark.long
 def test_a_worker_for_other_queues_takes_no_partition(partition_app, start, event_log):
     start("mailer", queues=["mail"])
     start("both", queues=["mail", "chain"])
@@ -133,6 +138,7 @@ def test_hooks_surround_what_a_worker_runs(partition_app, start, event_log):
         assert kinds[-1] == "revoke"
 
 
+@pytest.mark.long
 def test_another_number_of_partitions_stops_a_worker_in_one_line(start, celery_worker_process):
     start("a")
     worker = celery_worker_process("partition_app", name="b", env={"PARTITIONS": "32"}, wait=False)
@@ -155,6 +161,7 @@ def test_a_broker_that_cannot_hand_over_is_refused(celery_worker_process, redis_
     assert "mode='partition' needs a Redis or RabbitMQ broker, not 'memory'" in worker.log()
 
 
+@pytest.mark.long
 def test_a_cold_shutdown_leaves_nothing_behind(partition_app, start, event_log):
     one, two = start("a", "b")
     eventually(lambda: len({event["pid"] for event in event_log.events(kind="assign")}) == 2)
