@@ -68,7 +68,7 @@ def test_the_presets_are_silent_without_servers(showcase, module, monkeypatch):
     assert showcase("doctor", "--offline", "--json", module=module).stdout == "[]\n"
 
 
-@pytest.mark.parametrize("broker", ["redis", pytest.param("rabbitmq", marks=pytest.mark.rabbitmq)])
+@pytest.mark.parametrize("broker", ["redis", pytest.param("rabbitmq", marks=[pytest.mark.rabbitmq, pytest.mark.long])])
 def test_the_presets_are_silent_with_their_servers_and_workers(
     request, broker, showcase, celery_worker_process, monkeypatch
 ):
