@@ -270,12 +270,11 @@ SABOTAGES = {
     ),
     "together": (
         """
-        import dataclasses
-        import celery_heimdall.task as task
-        parse = task.parse
-        task.parse = lambda *args: dataclasses.replace(parse(*args), limits=())
+        import random
+        from celery_chain_router import ChainRouter
+        ChainRouter.__call__ = lambda self, *args, **options: {"queue": random.choice(sorted(self.worker_positions))}
         """,
-        "heimdall: never more than 5 starts in a second",
+        "chain-router: each customer has one worker",
     ),
     "monitor": (
         """
