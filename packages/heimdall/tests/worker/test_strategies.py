@@ -12,9 +12,13 @@ from celery_toolkit_testkit import eventually
 
 #: Sent with a countdown, a task meets its limit not when it is received but when its body starts.
 LATER = pytest.mark.parametrize("countdown", [None, 0.1], ids=["now", "later"])
+#: One strategy shows the second road in the ordinary suite; the others follow it in the long one.
+LATER_TOO = pytest.mark.parametrize(
+    "countdown", [None, pytest.param(0.1, marks=pytest.mark.long)], ids=["now", "later"]
+)
 
 
-@LATER
+@LATER_TOO
 def test_a_retried_task_has_that_state_tries_again_and_counts_no_retry(
     countdown, celery_app_module, celery_worker_process, event_log
 ):
@@ -52,7 +56,7 @@ def test_a_chord_with_a_dropped_member_ends(celery_app_module, celery_worker_pro
         chord([app.dropped.s("a"), app.dropped.s("b")], app.total.s()).delay().get(timeout=60)
 
 
-@LATER
+@LATER_TOO
 def test_a_raising_limit_fails_the_task_with_data(countdown, celery_app_module, celery_worker_process, event_log):
     app = celery_app_module("ruled")
     celery_worker_process("ruled")
