@@ -10,6 +10,8 @@ import pytest
 from celery_toolkit_core.connection import connect
 from celery_toolkit_testkit.interruptions import Forge
 
+pytestmark = pytest.mark.not_on("cluster", reason="its victims know one server")
+
 PROGRAM = Path(__file__).with_name("operations.py")
 _program = runpy.run_path(str(PROGRAM))
 OPERATIONS, World = _program["OPERATIONS"], _program["World"]
