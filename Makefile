@@ -10,13 +10,22 @@ PYTEST = $(PYTHON) -m pytest -n $(or $(JOBS),3) --dist loadgroup
 NO_INDEX = env -u UV_INDEX -u UV_INDEX_URL -u UV_DEFAULT_INDEX -u UV_EXTRA_INDEX_URL -u UV_FIND_LINKS
 PACKAGES = core heimdall ranch chain-router showcase-presets
 
+# The targets that celery-toolkit-showcase-presets gives to any project, here for its example.
+PROJECT = packages/showcase-presets/examples/django_project
+PUBLISHER = shop.celery:app
+HEAVY = shop.celery:heavy
+LIGHT = shop.celery:light
+CELERY = $(CURDIR)/.venv/bin/celery --workdir $(PROJECT)
+
 export UV_PYTHON_DOWNLOADS = never
 export UV_CACHE_DIR ?= $(CURDIR)/.cache/uv
 
 .DEFAULT_GOAL := help
 
+include packages/showcase-presets/src/celery_showcase_presets/showcase.mk
+
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z_-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "  make test-PACKAGE       Test one of: $(PACKAGES)"
 
 demo: ## See each piece do its job: real server, real workers, a page of pictures in .demo/
@@ -47,7 +56,7 @@ check: sync ## Style, types, the tree's arrows, the lock
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy packages/*/src tools/testkit/src
-	MYPYPATH=tools:tools/bench .venv/bin/mypy --python-version 3.11 tools/*.py tools/bench/*.py
+	MYPYPATH=tools:tools/bench .venv/bin/mypy --python-version 3.11 tools/*.py tools/bench/*.py tools/pictures/*.py
 	$(PYTHON) tools/check_tree.py
 	@$(NO_INDEX) $(UV) lock --check --quiet
 
@@ -68,10 +77,13 @@ bench: sync ## Measure: Redis round trips first, then ratios to plain Celery in 
 comparison: sync ## Measure everything again and write docs/comparison.md with its pictures
 	$(PYTHON) tools/bench/run.py --page docs/comparison.md
 
+pictures: sync ## Draw the documentation's pictures again, from real runs
+	for each in tools/pictures/*.py; do $(PYTHON) $$each || exit 1; done
+
 docs: ## Build the documentation site into site/, strictly
 	@$(UV) run --frozen --isolated --only-group docs mkdocs build --strict --quiet --config-file .mkdocs.yml
 
 clean: ## Remove what the targets above have made
 	rm -rf .venv .tools .cache .demo .matrix dist site
 
-.PHONY: help demo sync test-all test-long test-integration matrix chaos check lock build smoke bench comparison docs clean $(addprefix test-,$(PACKAGES))
+.PHONY: help demo sync test-all test-long test-integration matrix chaos check lock build smoke bench comparison pictures docs clean $(addprefix test-,$(PACKAGES))
