@@ -95,8 +95,9 @@ class Workshop:
             Missing: There is none.
         """
         managed = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
-        candidates = [shutil.which(f"python{version}"), *sorted(managed.glob(f"{version}.*/bin/python"))]
-        for candidate in filter(None, candidates):
+        on_path = shutil.which(f"python{version}")
+        candidates = [*filter(None, [on_path]), *map(str, sorted(managed.glob(f"{version}.*/bin/python")))]
+        for candidate in candidates:
             asked = subprocess.run(
                 [candidate, "-c", "import sys; print(sys.executable)"], capture_output=True, text=True
             )
