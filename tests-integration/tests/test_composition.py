@@ -263,6 +263,33 @@ def test_tasks_with_all_four_pieces_survive_the_kill_of_their_worker(app, worker
     assert not seen["missing"]
 
 
+def test_tasks_with_all_four_pieces_survive_the_kill_of_their_partitions_owner(
+    monkeypatch, celery_environment, worker, event_log, request
+):
+    """The same over fixed partitions: tickets, parked tasks and locks go to the heir."""
+    monkeypatch.setenv("ROUTER_MODE", "partition")
+    app = request.getfixturevalue("app")
+    worker("light")
+    workers = {name: worker("ring", name, concurrency=1) for name in ("a", "b")}
+    for each in workers.values():
+        each.wait_ready()
+    customers = [f"customer {number}" for number in range(4)]
+    task, tail = app.tasks["ring.everything"], app.tasks["tail"]
+    calls = [(number, customer) for number in range(5) for customer in customers]
+    ends = [
+        chain(task.s(number, customer=customer).set(lru_key=customer), tail.s(customer=customer))()
+        for number, customer in calls
+    ]
+    event_log.wait_for(3, PATIENCE, what="end", task="ring.everything")
+    victim = event_log.events(what="end", task="ring.everything")[-1]["worker"]
+    kill(workers[victim])
+    assert get_all(ends) == [f"{customer} {number} done" for number, customer in calls]
+    starts = event_log.events(what="start", task="ring.everything")
+    assert {tuple(event["name"]) for event in starts} == set(calls)
+    assert len(starts) <= len(calls) + 1, "only what was in flight ran again"
+    assert most_in_window([event["at"] for event in starts], 0.8) <= 5
+
+
 @on_both_brokers
 def test_duplicates_in_a_chord_of_fair_unique_tasks_do_not_hang(app, worker):
     task = app.tasks["unique_fair"]

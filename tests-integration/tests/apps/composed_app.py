@@ -1,4 +1,7 @@
-"""One application in several roles: ``publisher``, ``heavy``, ``light``, and ``ring`` for workers that share keys."""
+"""One application in several roles: ``publisher``, ``heavy``, ``light``, and ``ring`` for workers that share keys.
+
+With ``ROUTER_MODE=partition`` those workers share partitions instead.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,8 @@ def pool_first(name, *args, **kwargs):
 def make(role):
     routes = [pool_first]
     if role in ("publisher", "ring"):
-        routes.append(ChainRouter(routing_key="customer"))
+        mode = os.environ.get("ROUTER_MODE", "ring")
+        routes.append(ChainRouter(routing_key="customer", mode=mode, **({"partitions": 4} if mode != "ring" else {})))
     return MAKE[role](
         role,
         include=["composed_tasks"],
