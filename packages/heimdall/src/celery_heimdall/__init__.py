@@ -9,6 +9,7 @@ from .limits import limit, penalize, set_limit, settle
 from .options import Concurrency, RateLimit, Strategy, Unique
 from .signals import lock_lost, task_deduplicated, task_dropped, task_rate_limited, task_released, task_woken
 from .task import HeimdallTask, current_fence
+from .unique import republish
 
 __all__ = [
     "AlreadyQueuedError",
@@ -24,6 +25,7 @@ __all__ = [
     "limit",
     "lock_lost",
     "penalize",
+    "republish",
     "set_limit",
     "settle",
     "task_deduplicated",

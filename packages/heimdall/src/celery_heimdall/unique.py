@@ -15,15 +15,17 @@ from celery_toolkit_core import parameters
 from celery_toolkit_core.errors import InvalidParameter, ToolkitError
 from celery_toolkit_core.log import event
 
-from .calls import Call
+from .calls import Call, ttl_of
 from .confirmations import confirm_soon
 from .errors import AlreadyQueuedError, LimitExceeded, TooFewReplicas
+from .headers import KEY
 from .options import Unique
 from .store import RESERVATION, Store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from celery_toolkit_core.celery.messages import StoredMessage
 
 logger = logging.getLogger(__name__)
 
@@ -149,6 +151,34 @@ def unique_key_for_task(task: Any, args: Sequence[Any], kwargs: dict[str, Any], 
         InvalidParameter: The key function gave something that is no key.
     """
     return prefix + Call(task, args, kwargs).key(task.heimdall_config.unique or Unique())
+
+
+def republish(task: Any, message: StoredMessage, publish: Callable[[], Any]) -> str | None:
+    """Send a message of a task again that has ended, such as a dead letter, under its own id.
+
+    A late copy of a task that has ended is dropped, and that is what such a message looks like: where it was unique, it
+    takes its key first, as a new call does.
+
+    Args:
+        task: The `HeimdallTask` that the message is for.
+        message: What was kept of it.
+        publish: Sends it.
+
+    Returns:
+        The id of the task that has the key, in which case nothing was sent; None when it was.
+
+    Raises:
+        RedisUnavailable: Our Redis did not answer; nothing was sent.
+    """
+    label, wanted = message.headers.get(KEY), task.heimdall_config.unique
+    if not label or wanted is None:
+        publish()
+        return None
+    lock = lock_of(task, label)
+    answer = lock.reserve(message.task_id, 0, ttl_of(wanted, lock.store.settings))
+    if answer.holder is None:
+        lock.around(message.task_id, answer, lambda _: publish())
+    return answer.holder
 
 
 def acquire_lock(task: Any, key: str, timeout: float, *, task_id: str) -> None:

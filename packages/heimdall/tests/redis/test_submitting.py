@@ -13,9 +13,10 @@ from celery import Celery
 from celery.exceptions import OperationalError
 from kombu.exceptions import EncodeError
 
-from celery_heimdall import AlreadyQueuedError, HeimdallTask, Unique
+from celery_heimdall import AlreadyQueuedError, HeimdallTask, Unique, republish
 from celery_heimdall.inspection import locks
 from celery_heimdall.task import acquire_lock, rate_limited_countdown, release_lock
+from celery_toolkit_core.celery.messages import StoredMessage
 from celery_toolkit_core.errors import RedisFull, RedisUnavailable
 from celery_toolkit_core.scripts import source
 from celery_toolkit_testkit import eventually
@@ -217,6 +218,38 @@ def test_the_helpers_take_and_free_a_key_by_hand(make_task):
 def test_the_countdown_of_a_limit_is_zero_while_there_is_room(make_task):
     task = make_task(heimdall={"times": 1, "per": 60})
     assert rate_limited_countdown(task, "", (), {}) == 0
+
+
+def kept(task, task_id, **headers):
+    headers = {"id": task_id, "task": task.name, **headers}
+    return StoredMessage(b"[]", "application/json", "utf-8", headers, {}, "", "celery")
+
+
+def test_a_kept_message_takes_its_key_again_before_it_is_sent(make_task):
+    task, sent = make_task(heimdall={"unique": True}), []
+    assert republish(task, kept(task, "one", heimdall_key="task:a"), lambda: sent.append("one")) is None
+    assert republish(task, kept(task, "two", heimdall_key="task:a"), lambda: sent.append("two")) == "one"
+    assert sent == ["one"]
+    # Confirmed, as after any call: from a thread, which must not reach into the next test.
+    eventually(lambda: [(lock["holder"], lock["state"]) for lock in held(task)] == [("one", "queued")])
+
+
+def test_a_kept_message_that_could_not_be_sent_leaves_its_key_free(make_task):
+    task = make_task(heimdall={"unique": True})
+
+    def fail():
+        raise OperationalError("the broker is away")
+
+    with pytest.raises(OperationalError, match="the broker is away"):
+        republish(task, kept(task, "one", heimdall_key="task:a"), fail)
+    assert held(task) == []
+
+
+def test_a_kept_message_that_was_not_unique_is_just_sent(make_task):
+    task, sent = make_task(heimdall={"unique": True}), []
+    assert republish(task, kept(task, "one"), lambda: sent.append("one")) is None
+    assert sent == ["one"]
+    assert held(task) == []
 
 
 def test_a_block_runs_at_most_once_in_its_time(make_task):
