@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from celery.signals import worker_init
 from celery.utils.functional import maybe_evaluate
 
-from celery_toolkit_core.connection import connect, find_redis_url
+from celery_toolkit_core.celery.configuration import redis_url_of
+from celery_toolkit_core.connection import connect
 from celery_toolkit_core.errors import InvalidParameter, ToolkitError
 from celery_toolkit_core.keys import KeySpace
 from celery_toolkit_core.settings import read_settings
@@ -61,12 +62,14 @@ def membership_of(app: Any, partitions: Partitions | None = None) -> Callable[[]
     if not settings.discovery:
         return None
     try:
-        url = find_redis_url(lambda key: getattr(app.conf, key, None), PREFIX)
+        url = redis_url_of(app, PREFIX)
     except InvalidParameter:
         raise
     except ToolkitError:  # none of the four settings names a Redis
         return None
-    return lambda: Membership(connect(url), key_space(settings, partitions), lease=settings.lease)
+    return lambda: Membership(
+        connect(url, parameter="chain_router_redis_url"), key_space(settings, partitions), lease=settings.lease
+    )
 
 
 @worker_init.connect(weak=False)

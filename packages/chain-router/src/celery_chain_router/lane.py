@@ -97,7 +97,7 @@ class Lane(Follower):
             if is_taken_back(request):
                 forget(request)
                 return None
-            entry = self._entry_of(request.__dict__.get("_delivery"))
+            entry = self._entry_of(Delivery.of_request(request))
             if entry is None:
                 return forward(request)
 

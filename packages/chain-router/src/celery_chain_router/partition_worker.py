@@ -8,6 +8,7 @@ from functools import partial
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
+from celery.platforms import EX_FAILURE
 from celery.signals import worker_shutting_down
 from celery.worker import state
 from redis.exceptions import RedisError
@@ -47,8 +48,6 @@ BUSY_LOOK = 0.1
 
 #: Seconds between two ticks of the consumer's thread while messages come; see the setting `poll` for the longest.
 TICK = 0.005
-
-_EX_FAILURE = 1
 
 
 def enter(worker: Any, router: ChainRouter, presence: Presence, membership: Membership) -> None:
@@ -193,7 +192,7 @@ class PartitionStep(WorkerStep):
             event(logger, logging.CRITICAL, "chain_router_name_lost", name=error.name, holder=error.holder)
             # Its partitions are another's: this one finishes what it has and ends.
             lost = self.tenure.lose()
-            state.should_stop = _EX_FAILURE  # type: ignore[assignment]  # the stubs know only its first value
+            state.should_stop = EX_FAILURE  # type: ignore[assignment]  # the stubs know only its first value
         if lost:
             event(logger, logging.WARNING, "chain_router_lost", partitions=sorted(lost))
             self._lost.append(lost)

@@ -42,7 +42,7 @@ def flush(pool: Any, celerys_flush: Any, unaccepted: Iterable[Entry]) -> list[En
         if job._job in inner._cache:
             # To core this is one whose body runs: it keeps the job over a reconnect.
             entry.delivery.pid = 0
-            entry.delivery._keep_job()
+            entry.delivery.keep_job()
         else:
             dropped.append(entry)
     return dropped

@@ -8,6 +8,7 @@ import sys
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
+from celery.platforms import EX_FAILURE
 from celery.signals import task_received, worker_shutting_down
 from celery.utils.nodenames import worker_direct
 from celery.worker import state
@@ -37,8 +38,6 @@ logger = logging.getLogger(__name__)
 
 #: Seconds between two looks for dead workers and their messages.
 SWEEP = 1.0
-
-_EX_FAILURE = 1
 
 
 def enter(worker: Any, router: ChainRouter) -> None:
@@ -225,7 +224,7 @@ class RingStep(WorkerStep):
         except WorkerNameTaken as error:
             event(logger, logging.CRITICAL, "chain_router_name_lost", name=error.name, holder=error.holder)
             # Two workers on one queue would part its keys: this one finishes what it has and ends.
-            state.should_stop = _EX_FAILURE  # type: ignore[assignment]  # the stubs know only its first value
+            state.should_stop = EX_FAILURE  # type: ignore[assignment]  # the stubs know only its first value
             return
         self.sharing.refresh()
         mismatches, self.traffic.mismatches = self.traffic.mismatches, 0

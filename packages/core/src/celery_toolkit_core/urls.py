@@ -206,8 +206,7 @@ def find_redis_url(read: Callable[[str], Any], prefix: str) -> str:
     the matching TLS settings and the ``master_name`` in Celery's transport options travel along in the URL's query.
 
     Args:
-        read: Setting name -> value or ``None``. For a Celery app, ``lambda key: getattr(app.conf, key, None)``:
-            ``app.conf.get`` does not see the variables ``CELERY_BROKER_URL`` and ``CELERY_RESULT_BACKEND``.
+        read: Setting name -> value or ``None``; for a Celery application take `celery.configuration.redis_url_of`.
         prefix: The package's prefix, such as ``"ranch"``.
 
     Raises:

@@ -166,7 +166,12 @@ time.sleep(600)
 
 
 def owner(what):
-    return subprocess.Popen([sys.executable, "-c", OWNER, what], stdout=subprocess.PIPE)
+    def heed_interrupts():
+        # Ignored where the tests themselves run in the background of a shell.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    command = [sys.executable, "-c", OWNER, what]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, preexec_fn=heed_interrupts)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])

@@ -53,17 +53,21 @@ def test_whoever_watches_redis_py_sees_our_commands(plain, monkeypatch):
     assert seen == [("ECHO", "a"), ("ECHO", "c")]
 
 
+def connections(client, name):
+    return sum(each["name"] == name for each in client.client_list())
+
+
 def test_a_client_with_one_connection_or_another_encoding_keeps_its_ways(redis_server, redis_url):
-    with redis.Redis.from_url(redis_server.url, single_connection_client=True) as single:
+    with redis.Redis.from_url(redis_server.url, single_connection_client=True, client_name="single") as single:
         assert Shortcut(single).call("ECHO", "x") == b"x"
-        assert len(single.client_list()) == 1
+        assert connections(single, "single") == 1
     with redis.Redis.from_url(redis_server.url, encoding="latin-1") as other:
         assert Shortcut(other).call("ECHO", "ä") == b"\xe4"
 
 
 def test_a_broken_connection_is_tried_once_more_and_given_back(tcp_proxy):
     proxy = tcp_proxy()
-    with connect(proxy.url, timeout=30.0) as client:
+    with connect(proxy.url, timeout=30.0, client_name="cut") as client:
         shortcut = Shortcut(client)
         shortcut.call("PING")
         proxy.cut()
@@ -71,7 +75,7 @@ def test_a_broken_connection_is_tried_once_more_and_given_back(tcp_proxy):
         for _ in range(20):
             with pytest.raises(redis.ResponseError):
                 shortcut.call("NO SUCH COMMAND")
-        assert eventually(lambda: len(client.client_list())) == 1
+        assert eventually(lambda: connections(client, "cut") == 1)
 
 
 def test_a_silent_server_is_asked_once(tcp_proxy):

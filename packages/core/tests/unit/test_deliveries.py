@@ -13,7 +13,8 @@ from kombu.message import Message
 from vine import promise
 
 from celery_toolkit_core.celery import deliveries
-from celery_toolkit_core.celery.deliveries import CONTROL, TURN, Delivery, Follower, Gate, GatedTask, open_deliveries
+from celery_toolkit_core.celery.deliveries import CONTROL, TURN, Delivery, Follower, Gate, open_deliveries
+from celery_toolkit_core.celery.gated_task import GatedTask
 
 Proceed = Callable[[], None]
 

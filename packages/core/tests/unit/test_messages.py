@@ -13,7 +13,7 @@ from kombu import Connection, Exchange, Queue
 from kombu.exceptions import EncodeError
 from kombu.message import Message
 
-from celery_toolkit_core.celery.messages import MAGIC, StoredMessage
+from celery_toolkit_core.celery.messages import MAGIC, StoredMessage, seconds_until, undelayed
 from celery_toolkit_core.errors import InvalidParameter, Quarantined
 
 
@@ -282,3 +282,18 @@ def test_a_message_survives_sending_over_a_transport() -> None:
             exchange="",
             routing_key="transport",
         )
+
+
+def test_the_queue_behind_a_native_delay_is_found() -> None:
+    delay = "0." * 20 + "1." * 8
+    assert undelayed(f"{delay}heavy") == "heavy"
+    assert undelayed("1.0.heavy") == "1.0.heavy"
+
+
+def test_a_moment_counts_in_the_zone_of_the_application_unless_it_names_its_own(app: Celery) -> None:
+    app.conf.timezone = "Asia/Tokyo"
+    soon = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(hours=1)
+    in_tokyo = soon.astimezone(datetime.timezone(datetime.timedelta(hours=9))).replace(tzinfo=None)
+    for moment in (soon, soon.isoformat(), in_tokyo, in_tokyo.isoformat()):
+        assert seconds_until(moment, app) == pytest.approx(3600, abs=60)
+    assert seconds_until(soon - datetime.timedelta(hours=2), app) == pytest.approx(-3600, abs=60)

@@ -6,7 +6,8 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from celery_toolkit_core.connection import DRIVER_ERRORS, connect, explain, find_redis_url, server_name
+from celery_toolkit_core.celery.configuration import redis_url_of
+from celery_toolkit_core.connection import DRIVER_ERRORS, connect, explain, server_name
 from celery_toolkit_core.errors import InvalidParameter
 from celery_toolkit_core.keys import KeySpace
 from celery_toolkit_core.scripts import Scripts
@@ -103,7 +104,7 @@ def store_of(app: Celery, client: Any = None) -> Store:
 
 def connect_for(app: Celery) -> Any:
     """A client of the Redis that the application's configuration names."""
-    return connect(find_redis_url(lambda key: getattr(app.conf, key, None), "heimdall"), parameter="heimdall_redis_url")
+    return connect(redis_url_of(app, "heimdall"), parameter="heimdall_redis_url")
 
 
 def stores(app: Celery) -> list[Store]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from celery import current_task, states
 from celery.result import AsyncResult
-from celery.utils.time import maybe_make_aware
 from kombu.utils.uuid import uuid
 
 from celery_toolkit_core import parameters
-from celery_toolkit_core.celery.deliveries import GatedTask
+from celery_toolkit_core.celery.gated_task import GatedTask
+from celery_toolkit_core.celery.messages import seconds_until
 from celery_toolkit_core.errors import InvalidParameter, RedisError
 
 from . import admission, starting, unique, worker
@@ -246,6 +246,4 @@ def _delay(app: Celery, options: dict[str, Any]) -> float:
     if countdown:
         return max(0.0, float(countdown))
     eta = options.get("eta")
-    if not isinstance(eta, datetime):
-        return 0.0
-    return max(0.0, (maybe_make_aware(eta, app.timezone) - datetime.now(timezone.utc)).total_seconds())
+    return max(0.0, seconds_until(eta, app)) if isinstance(eta, datetime) else 0.0

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-import re
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 from kombu.exceptions import OperationalError
 from kombu.utils import json
 
-from celery_toolkit_core.connection import connect, find_redis_url
+from celery_toolkit_core.celery.configuration import redis_url_of
+from celery_toolkit_core.celery.messages import undelayed
+from celery_toolkit_core.connection import connect
 from celery_toolkit_core.errors import InvalidParameter
 from celery_toolkit_core.keys import KeySpace
 from celery_toolkit_core.log import event
@@ -38,9 +39,6 @@ COST_HEADER = "ranch_cost"
 
 # A connection that broke while it lay in the pool is opened anew; a broker that is away is asked again later.
 _RETRY_POLICY = {"max_retries": 1, "interval_start": 0, "interval_step": 0.1, "interval_max": 0.1}
-
-# In front of the routing key of what native delayed delivery is to delay: 28 binary digits, one per level.
-_DELAY = re.compile(r"^(?:[01]\.){28}")
 
 _lock = RLock()
 # Where an application keeps its ranch: the two end together.
@@ -136,11 +134,10 @@ class Address:
     @classmethod
     def of(cls, message: StoredMessage, app: Celery) -> Address:
         """Where a message's ticket goes: to the queue that the message is meant for, not to one that delays it."""
-        delayed = _DELAY.match(message.routing_key) if message.exchange else None
-        if delayed is None:
-            return cls(message.exchange, message.routing_key)
+        meant = undelayed(message.routing_key) if message.exchange else message.routing_key
+        if meant == message.routing_key:
+            return cls(message.exchange, meant)
         # Celery's native delayed delivery, with quorum queues; the task waits with us, so its ticket must not.
-        meant = message.routing_key[delayed.end() :]
         queues = app.amqp.queues.values()
         exchange = next((queue.exchange.name for queue in queues if queue.routing_key == meant), "")
         return cls(exchange, meant)
@@ -184,7 +181,7 @@ def issue_quietly(ranch: Ranch, tickets: Iterable[Tickets]) -> bool:
 
 
 def _client(app: Celery, settings: RanchSettings) -> Any:
-    url = find_redis_url(lambda key: getattr(app.conf, key, None), "ranch")
+    url = redis_url_of(app, "ranch")
     options: dict[str, Any] = {"socket_connect_timeout": settings.redis_socket_connect_timeout}
     if settings.redis_use_ssl and url.startswith("redis://"):
         url = "rediss://" + url.removeprefix("redis://")

@@ -5,13 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from celery.utils.time import maybe_iso8601, maybe_make_aware
 from kombu.exceptions import OperationalError
 
-from celery_toolkit_core.celery.messages import StoredMessage
+from celery_toolkit_core.celery.messages import StoredMessage, seconds_until
 from celery_toolkit_core.log import event
 
 from .application import Address
@@ -139,9 +137,11 @@ def enqueue(
     Returns:
         Where a ticket is due now; None for a task with an eta in the future.
     """
-    delay = _delay(message.headers.get("eta"), ranch)
+    eta = message.headers.get("eta")
+    # The caller's clock made it, so only the difference is used.
+    delay = max(0.0, seconds_until(eta, ranch.app)) if eta else 0.0
     # It waits here, not in a worker's memory, where it would raise the prefetch count.
-    data = message.with_headers(eta=None).to_bytes() if message.headers.get("eta") else message.to_bytes()
+    data = message.with_headers(eta=None).to_bytes() if eta else message.to_bytes()
     # What a broker has carried to a worker already must not go round for ever.
     if len(data) > ranch.settings.max_payload and call.admission != "back":
         raise PayloadTooLarge(
@@ -192,14 +192,6 @@ def _rank(priority: Any, driver_type: str) -> int:
     """The place inside the client: 0 first, whichever end the broker calls high."""
     value = min(max(int(priority or 0), 0), _AMQP_HIGHEST)
     return _AMQP_HIGHEST - value if driver_type == "amqp" else value
-
-
-def _delay(eta: Any, ranch: Ranch) -> float:
-    """Seconds until an eta header is due. The caller's clock made it, so only the difference is used."""
-    if not eta:
-        return 0.0
-    due: datetime = maybe_make_aware(maybe_iso8601(eta), ranch.app.timezone)  # type: ignore[arg-type]  # never None here
-    return max(0.0, (due - datetime.now(timezone.utc)).total_seconds())
 
 
 def _how_to_send(options: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from celery import current_task
 from kombu.exceptions import OperationalError
 
-from celery_toolkit_core.celery.deliveries import Gate, GatedTask
+from celery_toolkit_core.celery.gated_task import GatedTask
 from celery_toolkit_core.errors import ToolkitError
 
 from .application import COST_HEADER, KEY_HEADER, ranch_of
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from celery import Celery
     from celery.result import AsyncResult
+
+    from celery_toolkit_core.celery.gates import Gate
 
     from .entries import Admission
     from .options import OnFull, WeightFunction

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import signal
 import subprocess
 import sys
@@ -155,6 +156,8 @@ def test_a_ticket_delivered_again_while_its_task_runs_is_a_no_op(apart, worker, 
     (begun,) = event_log.wait_for(1, what="start")
     out = tasks.app.connection_for_read().default_channel.client
     (ticket,) = out.zrange("unacked_index", 0, -1)
+    # A worker looks for what has timed out when it starts, and then not for a long time.
+    eventually(lambda: time.time() - out.zscore("unacked_index", ticket) > 2)
     second = worker(concurrency=1, env=environment)
     # The second worker has found the ticket, got it, been refused, and acknowledged it.
     eventually(lambda: ticket not in out.zrange("unacked_index", 0, -1) and not out.llen("celery"), timeout=60)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from celery_toolkit_core.connection import connect, find_redis_url
+from celery_toolkit_core.celery.configuration import redis_url_of
+from celery_toolkit_core.connection import connect
 from celery_toolkit_core.errors import InvalidParameter
 from celery_toolkit_core.settings import read_settings
 
@@ -128,4 +129,4 @@ def _letters_of(app: Celery) -> Letters:
                 "tasks wait in that queue: dead letters need one of their own",
             )
         return RabbitLetters(app, settings)
-    return RedisLetters(connect(find_redis_url(lambda key: getattr(app.conf, key, None), PREFIX)), settings)
+    return RedisLetters(connect(redis_url_of(app, PREFIX), parameter="showcase_redis_url"), settings)

@@ -13,13 +13,13 @@ from celery.worker.request import Request
 from celery.worker.state import task_ready
 from kombu.utils.encoding import safe_repr, safe_str
 
+from celery_toolkit_core.celery.deliveries import Delivery
 from celery_toolkit_core.celery.outcomes import outcome_of
 from celery_toolkit_core.log import event
 
 from .undertaker import KILLS, undertaker_of
 
 if TYPE_CHECKING:
-    from celery_toolkit_core.celery.deliveries import Delivery
     from celery_toolkit_core.celery.outcomes import Outcome
 
 logger = logging.getLogger(__name__)
@@ -54,10 +54,6 @@ class PresetRequest(_Request):  # type: ignore[misc]  # the stubs lack half of w
             self._bury("timeout", None)
         return super().on_timeout(soft, timeout)
 
-    @property
-    def _delivery_or_none(self) -> Delivery | None:
-        return self.__dict__.get("_delivery")  # core's; not there without gates
-
     def _is_meant(self) -> bool:
         # Ended by a revoke, by the loss of the connection or by a cold shutdown, or after the result was stored
         # (Celery 5.7): Celery knows what to do.
@@ -66,7 +62,7 @@ class PresetRequest(_Request):  # type: ignore[misc]  # the stubs lack half of w
         return bool(hasattr(Request, "_success_was_stored") and self._success_was_stored())
 
     def _bury(self, outcome: Outcome, error: Any) -> None:
-        delivery, undertaker = self._delivery_or_none, undertaker_of(self.task.app)
+        delivery, undertaker = Delivery.of_request(self), undertaker_of(self.task.app)
         if delivery is not None and undertaker is not None:
             undertaker.bury(delivery, outcome, error)
 
@@ -111,7 +107,7 @@ class PresetRequest(_Request):  # type: ignore[misc]  # the stubs lack half of w
             signals.task_retry.send(sender=task, request=context, reason=Retry(exc=error), einfo=exc_info)
         finally:
             task.request_stack.pop()
-        delivery = self._delivery_or_none
+        delivery = Delivery.of_request(self)
         if delivery is not None:
             delivery.end("retry")
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from celery.utils.log import get_task_logger
 
-from celery_toolkit_core.celery.deliveries import GatedTask
+from celery_toolkit_core.celery.gated_task import GatedTask
 from celery_toolkit_core.errors import InvalidParameter
 from celery_toolkit_core.log import event
 from celery_toolkit_core.parameters import count, positive

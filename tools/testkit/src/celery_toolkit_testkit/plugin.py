@@ -12,8 +12,10 @@ from weakref import WeakSet
 
 import pytest
 import redis
-from celery import Celery, _state
+from celery import Celery, _state, signals
 from celery.backends.asynchronous import BaseResultConsumer
+from celery.utils.dispatch import Signal
+from kombu import pools
 
 from celery_toolkit_core.connection import connect
 from celery_toolkit_core.local_server import LocalServer, ServerNotFound, find_wheel_program
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
     from types import ModuleType
 
+#: Port -> process id of the server that the last test had there.
+_served: dict[int, int] = {}
 _workers_key = pytest.StashKey[list[WorkerProcess]]()
 
 
@@ -104,6 +108,10 @@ def redis_url(_reached: Reached) -> str:
     ``tls``, ``sentinel`` or ``cluster``.
     """
     _reached.server.start()
+    if _reached.server.pid != _served.get(_reached.server.port):
+        # kombu's connections are shared by all applications of a process; those to a server that has ended are broken.
+        pools.reset()
+        _served[_reached.server.port] = _reached.server.pid
     client = connect(_reached.url, timeout=10.0)
     client.flushall()
     client.script_flush()
@@ -148,10 +156,21 @@ def celery_app_module(
     yield importlib.import_module
     for name, module in list(sys.modules.items()):
         if name not in before and folder in Path(getattr(module, "__file__", None) or "/").parents:
+            _disconnect(name)
             for value in vars(module).values():
                 if isinstance(value, Celery):
                     value.close()
             del sys.modules[name]
+
+
+def _disconnect(module: str) -> None:
+    """Let no function of the module hear Celery's signals any more."""
+    for signal in vars(signals).values():
+        if isinstance(signal, Signal):
+            for _, receiver in list(signal.receivers):
+                if getattr(receiver, "__module__", None) == module:
+                    signal.receivers[:] = [each for each in signal.receivers if each[1] is not receiver]
+                    signal.sender_receivers_cache.clear()
 
 
 @pytest.fixture

@@ -8,24 +8,32 @@ ends. Both meet in the `Delivery`. The picture is in ``docs/design/worker.md``.
 from __future__ import annotations
 
 import logging
-import re
 from typing import TYPE_CHECKING, Any
 
-from celery import Task, signals
+from celery import signals
 from celery.exceptions import InvalidTaskError
 from kombu.exceptions import ContentDisallowed, DecodeError
 
 from .gates import CONTROL, TURN, Follower, Gate
-from .messages import StoredMessage
+from .messages import StoredMessage, undelayed
 from .outcomes import Answer, Outcome, followed, is_past
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from celery import Celery
     from kombu.message import Message
 
-__all__ = ["CONTROL", "TURN", "Delivery", "Follower", "Gate", "GatedTask", "Outcome", "open_deliveries"]
+__all__ = [
+    "CONTROL",
+    "TURN",
+    "Delivery",
+    "Follower",
+    "Gate",
+    "Outcome",
+    "end_all",
+    "forget_dropped",
+    "open_deliveries",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -35,9 +43,6 @@ RETURN_DELAY = 1.0
 
 # The ends of a body that nobody has killed.
 _BY_ITSELF: tuple[Outcome, ...] = ("success", "failure", "retry", "ignored")
-
-# In front of the routing key of what Celery's native delayed delivery has brought: 28 binary digits, one per level.
-_DELAY = re.compile(r"^(?:[01]\.){28}")
 
 _KEY = "_celery_toolkit_delivery"
 
@@ -106,6 +111,12 @@ class Delivery:
         """The open delivery that this message belongs to."""
         return message.__dict__.get(_KEY)
 
+    @staticmethod
+    def of_request(request: Any) -> Delivery | None:
+        """The delivery of a request of Celery's, ended or not; None for a task without gates."""
+        delivery: Delivery | None = request.__dict__.get("_delivery")
+        return delivery
+
     @property
     def stored(self) -> StoredMessage:
         """The message as it can be kept, captured at the first use."""
@@ -133,7 +144,7 @@ class Delivery:
         """
         where = self.message.delivery_info or {}
         exchange, routing_key = where.get("exchange") or "", str(where.get("routing_key") or "")
-        meant = _DELAY.sub("", routing_key)
+        meant = undelayed(routing_key)
         if exchange:
             for queue in self.consumer.app.amqp.queues.consume_from.values():
                 if queue.routing_key == meant and (queue.exchange.name == exchange or meant != routing_key):
@@ -214,8 +225,13 @@ class Delivery:
         """Tell the followers that the body starts in the process `pid`."""
         if self in _open:
             self.pid = pid
-            self._keep_job()
+            self.keep_job()
             self._tell("accepted", pid)
+
+    def keep_job(self) -> None:
+        """Hold the pool's job of the body, which outlives a reconnect by that; a request holds it weakly."""
+        job = self.request and self.request._apply_result
+        self._job = job() if job is not None else None
 
     def end(self, outcome: Outcome) -> None:
         """Tell the followers how it ended; what comes after the first end is ignored."""
@@ -259,10 +275,6 @@ class Delivery:
         if self.request is None:
             self.end("requeued" if requeue else "rejected")
 
-    def _keep_job(self) -> None:
-        job = self.request and self.request._apply_result
-        self._job = job() if job is not None else None  # the request holds it weakly
-
     def _leave(self) -> bool:
         try:
             _open.remove(self)
@@ -281,40 +293,6 @@ class Delivery:
         # Breaks the circles over the message and the request: no work for the collector.
         self.message.__dict__.pop(_KEY, None)
         self.request = self._job = None
-
-
-if TYPE_CHECKING:
-    _Task = Task[Any, Any]  # generic in the stubs only
-else:
-    _Task = Task
-
-
-class GatedTask(_Task):
-    """Abstract base of tasks whose messages pass gates; the order of several such bases does not matter."""
-
-    abstract = True
-
-    def gates(self, consumer: Any) -> list[Gate]:
-        """The gates of this task in this worker: ``[*super().gates(consumer), MyGate(...)]``."""
-        return []
-
-    def start_strategy(self, app: Celery, consumer: Any, **options: Any) -> Any:
-        """Compose the gates, sorted by rank, around the strategy that the task would have without them."""
-        strategy = super().start_strategy(app, consumer, **options)
-        forget_dropped(consumer)
-        gates = sorted(self.gates(consumer), key=lambda gate: gate.rank)
-        if not gates:
-            return strategy
-
-        def gated(message: Message, payload: Any, ack: Any, reject: Any, callbacks: Any, **extra: Any) -> None:
-            if "task" not in message.headers or "id" not in message.headers:
-                # Message protocol 1 has nothing in its headers that gates could read.
-                strategy(message, payload, ack, reject, callbacks, **extra)
-                return
-            delivery = Delivery.of(message) or Delivery(message, payload, ack, reject, callbacks, consumer)
-            delivery.pass_gates(gates, strategy)
-
-        return gated
 
 
 def forget_dropped(consumer: Any) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+from celery.utils.time import maybe_iso8601, maybe_make_aware
 from kombu.entity import Exchange, Queue, maybe_delivery_mode
 from kombu.message import Message
 from kombu.serialization import dumps as serialise
@@ -19,6 +22,9 @@ if TYPE_CHECKING:
 
 #: Opens every stored message. The last character is the version of the envelope; version N reads N - 1.
 MAGIC = b"ctm1"
+
+# In front of the routing key of what Celery's native delayed delivery carries: 28 binary digits, one per level.
+_DELAY = re.compile(r"^(?:[01]\.){28}")
 
 # After the magic: the lengths in bytes of the head (JSON) and of the body.
 _LENGTHS = struct.Struct(">II")
@@ -218,6 +224,20 @@ class StoredMessage:
                 **options,
                 **properties,
             )
+
+
+def undelayed(routing_key: str) -> str:
+    """The routing key that a message is meant to have when Celery's native delayed delivery has brought it."""
+    return _DELAY.sub("", routing_key)
+
+
+def seconds_until(moment: datetime | str, app: Celery) -> float:
+    """Seconds until an ``eta`` or ``expires``, in a call's options or a message's headers, by this machine's clock.
+
+    Below 0 when it has passed.
+    """
+    due: datetime = maybe_make_aware(maybe_iso8601(moment), app.timezone)  # type: ignore[arg-type]  # never None here
+    return (due - datetime.now(timezone.utc)).total_seconds()
 
 
 class _Carried(Message):

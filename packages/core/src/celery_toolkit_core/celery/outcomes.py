@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Literal
 
 from billiard.einfo import ExceptionWithTraceback  # type: ignore[attr-defined]  # not in the stubs
 from celery.exceptions import Ignore, Reject, Retry, Terminated, TimeLimitExceeded, WorkerLostError
-from celery.utils.time import maybe_iso8601, maybe_make_aware
+
+from .messages import seconds_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -140,8 +140,7 @@ def outcome_of(error: BaseException) -> Outcome:
 def is_past(expires: Any, app: Celery) -> bool:
     """Whether a message's ``expires`` header lies in the past, read as Celery's request reads it."""
     with suppress(AttributeError, TypeError, ValueError):
-        moment = maybe_iso8601(expires)
-        return moment is not None and datetime.now(timezone.utc) > maybe_make_aware(moment, app.timezone)
+        return expires is not None and seconds_until(expires, app) < 0
     return False
 
 

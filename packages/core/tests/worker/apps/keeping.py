@@ -11,7 +11,8 @@ from typing import Any
 from celery import Celery
 
 from celery_toolkit_core import parameters
-from celery_toolkit_core.celery.deliveries import CONTROL, Delivery, Follower, Gate, GatedTask, Outcome, open_deliveries
+from celery_toolkit_core.celery.deliveries import CONTROL, Delivery, Follower, Gate, Outcome, open_deliveries
+from celery_toolkit_core.celery.gated_task import GatedTask
 from celery_toolkit_core.celery.worker import WorkerStep, install
 from celery_toolkit_core.connection import connect
 from celery_toolkit_core.keys import KeySpace

@@ -10,7 +10,8 @@ from typing import Any
 from celery import Celery
 from celery.exceptions import Ignore, Reject
 
-from celery_toolkit_core.celery.deliveries import CONTROL, Delivery, Follower, Gate, GatedTask, Outcome
+from celery_toolkit_core.celery.deliveries import CONTROL, Delivery, Follower, Gate, Outcome
+from celery_toolkit_core.celery.gated_task import GatedTask
 from celery_toolkit_core.celery.messages import StoredMessage
 from celery_toolkit_testkit import log_event
 
