@@ -44,8 +44,8 @@ def run(counts, celery_app_module, celery_worker_process, event_log, tcp_proxy, 
         stamps[name] = [event["stamp"] - events[0]["stamp"] for event in events]
         assert most_in_any_window(stamps[name], per) <= times, name
         numbers = [event["number"] for event in events]
-        # Of those that waited none has overtaken another by more than the bodies that start at once, or than the workers
-        # that took them off the queue side by side.
+        # Of those that waited none has overtaken another by more than the bodies that start at once, or than the
+        # workers that took them off the queue side by side.
         late = [abs(number - place) for place, number in enumerate(numbers) if place >= times]
         assert max(late) <= max(times, WORKERS), name
     return stamps, parkings / total

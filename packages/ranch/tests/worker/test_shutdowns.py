@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import time
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 

@@ -72,7 +72,8 @@ def make(*arguments):
 
 
 def test_the_makefile_has_the_targets_and_each_calls_a_command(tmp_path):
-    told = subprocess.run(make("-n", "--no-print-directory", *TARGETS.split()), cwd=tmp_path, capture_output=True, text=True, check=True)
+    command = make("-n", "--no-print-directory", *TARGETS.split())
+    told = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     lines = told.stdout.splitlines()
     assert len(lines) == len(TARGETS.split())
     assert all(" showcase " in line for line in lines)
