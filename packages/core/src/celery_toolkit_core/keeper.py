@@ -97,15 +97,16 @@ class Job:
             self.work()
         except Exception as error:
             self._failures += 1
-            event(
-                logger,
-                ERROR if self._failures == 1 else WARNING,
-                "keeper_job_failed",
-                job=self.name,
-                error=repr(error),
-                failures=self._failures,
-                again_in=self.interval,
-            )
+            if _is_told(self._failures, self.interval):
+                event(
+                    logger,
+                    ERROR if self._failures == 1 else WARNING,
+                    "keeper_job_failed",
+                    job=self.name,
+                    error=repr(error),
+                    failures=self._failures,
+                    again_in=self.interval,
+                )
             if self._failures == 1 and not isinstance(error, ToolkitError):
                 logger.exception("The first failure of %s in full", self.name)
         else:
@@ -122,6 +123,11 @@ class Job:
                 self.elected.resign()
             except (ToolkitError, RedisError) as error:
                 event(logger, WARNING, "keeper_resign_failed", job=self.name, error=repr(error))
+
+
+def _is_told(failures: int, interval: float) -> bool:
+    """Whether one more failure in a row is logged: the first, second, fourth, eighth, ..., and one each minute."""
+    return failures & (failures - 1) == 0 or failures % max(1, round(60 / interval)) == 0
 
 
 class Keeper:

@@ -109,6 +109,17 @@ def test_a_server_that_is_away_is_one_line(keeper: Keeper, caplog: pytest.LogCap
     assert "Traceback" not in caplog.text
 
 
+def test_an_outage_does_not_fill_the_log(keeper: Keeper, caplog: pytest.LogCaptureFixture) -> None:
+    def fail() -> None:
+        raise RedisUnavailable("Redis at localhost:6379/0 cannot be reached")
+
+    job = keeper.every(10, fail)
+    for _ in range(20):
+        job.perform()
+    told = [record.failures for record in caplog.records if "keeper_job_failed" in record.message]
+    assert told == [1, 2, 4, 6, 8, 12, 16, 18]  # powers of two, and one each minute
+
+
 def test_a_failing_job_does_not_keep_the_others_from_running(keeper: Keeper) -> None:
     runs: list[int] = []
     keeper.every(0.01, lambda: 1 / 0)

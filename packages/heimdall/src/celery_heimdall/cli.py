@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from celery_toolkit_core.celery.cli import Group, json_option, pass_app, show
+from celery_toolkit_core.parameters import nearest
 
 
 @click.group(cls=Group)
@@ -87,11 +88,16 @@ def limits(app: Any, key: str | None, as_json: bool) -> None:
 @pass_app
 def change(app: Any, name: str, value: str, key: str | None, lasting: str | None, as_json: bool) -> None:
     """Put VALUE in force for a limit: 120/m, a whole number of places, paused, resumed, or default."""
+    from .declarations import declared_limits
     from .limits import set_limit
 
     _stores(app)
+    names = {each.name for each in declared_limits(app) if each.name}
     changed = {"default": None}.get(value, int(value) if value.isdecimal() else value)
     set_limit(name, changed, key=key, lasting=_duration(lasting), app=app)
+    if name not in names:
+        # Allowed: it may be another program's, or have its name from a function.
+        click.echo(f"note: no task here declares a limit called {name}{nearest(name, sorted(names))}", err=True)
     _done({"limit": name, "key": key, "value": value, "for": _duration(lasting)}, f"{name}: {value}", as_json=as_json)
 
 

@@ -136,6 +136,13 @@ def test_a_value_that_the_kind_of_the_limit_cannot_have_is_refused(operated):
     assert json.loads(operated("set-limit", "erp", "2", "--for", "90s", "--json").stdout)["for"] == 90
 
 
+def test_a_limit_that_nobody_declares_is_set_with_a_note(operated):
+    done = operated("set-limit", "the-reprot", "5/m")
+    assert done.stdout == "the-reprot: 5/m\n"
+    assert "no task here declares a limit called the-reprot (did you mean 'the-report'?)" in done.stderr
+    assert operated("set-limit", "the-report", "5/m").stderr == ""
+
+
 def test_what_dead_workers_left_is_reaped(operated, monkeypatch):
     monkeypatch.setenv("OPERATED_LEASE", "0.3")
     assert operated("reap").output == "woken 0, back in line 0\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 import click
@@ -62,6 +63,8 @@ def show_client(app: Celery, key: str, as_json: bool) -> None:
     found = _clients(app).show(key)
     if found is None:
         raise click.ClickException(f"no client {key!r} is known")
+    if not as_json and (last := found["last_execution"]):
+        found = found | {"last_execution": datetime.fromtimestamp(last, timezone.utc).isoformat(timespec="seconds")}
     show(found, as_json=as_json)
 
 
@@ -178,7 +181,7 @@ def list_dead(app: Celery, as_json: bool) -> None:
 @pass_app
 def replay(app: Celery, entries: tuple[str, ...]) -> None:
     """Send some to the heads of their clients again, as though never tried."""
-    _decide(app, "retry", entries)
+    _decide(app, "retry", entries, "sent again")
 
 
 @dead.command()
@@ -186,16 +189,18 @@ def replay(app: Celery, entries: tuple[str, ...]) -> None:
 @pass_app
 def drop(app: Celery, entries: tuple[str, ...]) -> None:
     """Throw some away."""
-    _decide(app, "drop", entries)
+    _decide(app, "drop", entries, "thrown away")
 
 
-def _decide(app: Celery, decision: str, entries: tuple[str, ...]) -> None:
+def _decide(app: Celery, decision: str, entries: tuple[str, ...], done: str) -> None:
     from . import places
     from .application import issue_quietly, ranch_of
 
     decided, tickets = places.decide(_backlog(app), decision, entries)
     issue_quietly(ranch_of(app), tickets)
-    click.echo(f"{decided} of {len(entries)} decided")
+    if not decided:
+        raise click.ClickException(f"no dead entry is called {' or '.join(entries)}: see `dead list`, column entry")
+    click.echo(f"{decided} of {len(entries)} {done}")
 
 
 def _clients(app: Celery) -> Clients:

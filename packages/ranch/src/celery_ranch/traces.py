@@ -46,9 +46,8 @@ class Arrival:
         Raises:
             InvalidParameter: It is none, or a value is impossible.
         """
-        names = [*cls.__slots__]
-        if not isinstance(value, dict) or not {"at", "client", "seconds"} <= set(value) <= set(names):
-            raise InvalidParameter("trace", value, f"give an object with at, client, seconds, of {', '.join(names)}")
+        if not isinstance(value, dict) or not {"at", "client", "seconds"} <= set(value) <= set(cls.__slots__):
+            raise InvalidParameter("trace", value, "give an object with at, client, seconds; optional are weight, cost")
         cost = value.get("cost")
         return cls(
             parameters.number("at", value["at"]),

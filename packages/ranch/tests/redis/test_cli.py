@@ -54,8 +54,9 @@ def test_dead_tasks_are_listed_retried_and_dropped(ranch, app, task, claim):
         eventually(lambda: backlog.tend(max_attempts=1).dead)
     rows = json.loads(ranch("dead", "list", "--json"))
     assert [(row["lru_key"], row["why"]) for row in rows] == [("a", "attempts")] * 2
-    assert "1 of 1 decided" in ranch("dead", "replay", rows[0]["entry"])
-    assert "1 of 2 decided" in ranch("dead", "drop", rows[0]["entry"], rows[1]["entry"])
+    assert "1 of 1 sent again" in ranch("dead", "replay", rows[0]["entry"])
+    assert "1 of 2 thrown away" in ranch("dead", "drop", rows[0]["entry"], rows[1]["entry"])
+    assert "no dead entry is called nobody" in ranch("dead", "replay", "nobody", code=1)
     seen = audit(task.app)
     assert (seen["waiting"], seen["purged"], seen["dead"], seen["missing"]) == (1, 1, 0, 0)
 

@@ -126,6 +126,7 @@ def test_status_names_the_broker_its_workers_and_the_dead_letters(app, celery_wo
         (["purge"], 1, "--yes"),
         (["dead", "replay", "--since", "yesterday"], 2, "neither a moment"),
         (["dead", "replay"], 2, "--since"),
+        (["dead", "replay", "nobody"], 1, "no such dead letter"),
     ],
 )
 def test_what_cannot_be_meant_is_one_sentence(showcase, arguments, code, sentence):

@@ -101,6 +101,8 @@ def replay_letters(
 
     _one_choice(task_ids, task is not None or since is not None, everything, "--task NAME, --since TIME")
     sent = replay(app, task_ids or None, task=task, since=since)
+    if task_ids and not sent:
+        raise click.ClickException("nothing sent: no such dead letter, or another call holds the task's key")
     click.echo(f"{len(sent)} sent")
 
 
