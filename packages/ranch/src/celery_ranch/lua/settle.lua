@@ -50,6 +50,13 @@ local function send_away(entry, why, now)
   redis.call('ZADD', DEPARTED, now, entry.id)
 end
 
+-- One entry fewer is in flight: what its client's cap held back lines up again, and a client without work rests.
+local function landed(entry, record, now, wanted)
+  if record.x then unhold(entry.c, record, 1, wanted) end
+  rest(entry.c, record, now)
+  keep_client(entry.c, record)
+end
+
 local function settle_end(id, entry, outcome, seconds, now, wanted)
   local why
   outcome, why = string.match(outcome, '^(%S+) ?(.*)$')
@@ -80,9 +87,7 @@ local function settle_end(id, entry, outcome, seconds, now, wanted)
     line_up(id, entry, record)
     wanted[entry.q] = (wanted[entry.q] or 0) + 1
   end
-  if record.x then unhold(entry.c, record, 1, wanted) end
-  rest(entry.c, record, now)
-  keep_client(entry.c, record)
+  landed(entry, record, now, wanted)
 end
 
 -- Take the reports from ARGV[from] on; `wanted` collects tickets to issue. Returns how many came too late.

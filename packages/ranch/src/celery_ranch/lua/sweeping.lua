@@ -30,8 +30,6 @@ local function recover(id, entry, now, most, wanted)
     line_up(id, entry, record)
     wanted[entry.q] = (wanted[entry.q] or 0) + 1
   end
-  if record.x then unhold(entry.c, record, 1, wanted) end
-  rest(entry.c, record, now)
-  keep_client(entry.c, record)
+  landed(entry, record, now, wanted)
   return fate
 end
