@@ -19,6 +19,9 @@ StrategyWord = Literal["park", "retry", "drop", "raise"]
 KeyFunction = Callable[[tuple[Any, ...], dict[str, Any]], "str | int"]
 LimitFunction = Callable[..., "tuple[int, float]"]
 
+#: What a name of a task's own is compared with, to find options that were meant for us.
+_NEAR = ("unique", "limits", "rate_limit", "concurrency")
+
 #: The keys of the option dict ``heimdall={...}``.
 DICT_KEYS = (
     "unique",
@@ -196,6 +199,23 @@ def parse(heimdall: Any = None, unique: Any = None, limits: Any = None) -> Optio
         lock_prefix=options.lock_prefix,
         rate_limit_prefix=options.rate_limit_prefix,
     )
+
+
+def check_names(attributes: Mapping[str, Any]) -> None:
+    """Refuse an option under a name that is nearly one of ours, which Celery would take as any other attribute.
+
+    Args:
+        attributes: What a task's class declares.
+
+    Raises:
+        InvalidParameter: Such as ``limit=[RateLimit(...)]``.
+    """
+    for name, value in attributes.items():
+        parts = value if isinstance(value, (list, tuple)) else (value,)
+        is_ours = any(isinstance(part, (Unique, RateLimit, Concurrency)) for part in parts)
+        if is_ours and name not in ("unique", "limits") and parameters.nearest(name, _NEAR):
+            remedy = "the options are called unique=Unique(...) and limits=[RateLimit(...), Concurrency(...)]"
+            raise InvalidParameter(name, value, remedy)
 
 
 def check_signature(options: Options, name: str, run: Callable[..., Any], *, bound: bool) -> None:

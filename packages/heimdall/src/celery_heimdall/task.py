@@ -19,7 +19,7 @@ from .calls import Call, ttl_of
 from .claims import Refusal
 from .errors import HeimdallError, LimitRefused
 from .headers import ERROR, FENCE, HOLDER, JOIN, KEY, REFUSED, TOKEN, without_delivery
-from .options import Options, check_signature, parse
+from .options import Options, check_names, check_signature, parse
 from .signals import task_deduplicated
 from .store import connect_for, store_of
 from .unique import acquire_lock, rate_limited_countdown, release_lock, unique_key_for_task
@@ -66,11 +66,17 @@ class HeimdallTask(GatedTask):
 
     def __init_subclass__(cls, **extra: Any) -> None:
         super().__init_subclass__(**extra)
-        cls.heimdall_config = options = parse(cls.heimdall, cls.unique, cls.limits)
+        name = str(cls.name or cls.__name__)
+        try:
+            check_names(vars(cls))
+            cls.heimdall_config = options = parse(cls.heimdall, cls.unique, cls.limits)
+        except InvalidParameter as error:
+            # Celery makes tasks late: the traceback does not show where this one is declared.
+            raise InvalidParameter(error.parameter, error.value, f"{error.remedy}; task {name}") from None
         run = cls.__dict__.get("run")
         if run is not None:
             function = run.__func__ if isinstance(run, staticmethod) else run
-            check_signature(options, str(cls.name or cls.__name__), function, bound=not isinstance(run, staticmethod))
+            check_signature(options, name, function, bound=not isinstance(run, staticmethod))
         wanted = options.unique
         if wanted is not None and wanted.on_conflict == "join" and getattr(cls, "ignore_result", None):
             raise InvalidParameter("on_conflict", "join", "a task with ignore_result=True has no result to join")

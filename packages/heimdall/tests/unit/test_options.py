@@ -133,3 +133,27 @@ def test_join_needs_results():
 def test_an_unknown_option_is_refused_when_the_task_is_made():
     with pytest.raises(InvalidParameter, match="unique_timeout"):
         declare(heimdall={"unique_timout": 5})
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"unqiue": Unique()},
+        {"limit": [RateLimit("1/s")]},
+        {"rate_limit": RateLimit("1/s")},
+        {"concurrency": Concurrency(2)},
+    ],
+    ids=lambda option: next(iter(option)),
+)
+def test_an_option_under_another_name_is_refused_and_the_task_named(option):
+    with pytest.raises(InvalidParameter, match=r"limits=\[RateLimit.*; task .*report"):
+        declare(**option)
+
+
+def test_a_limit_may_be_kept_under_a_name_of_its_own():
+    class Caller(HeimdallTask):
+        abstract = True
+        API = RateLimit("1/s")
+        limits = (API,)
+
+    assert Caller.heimdall_config.active

@@ -8,7 +8,7 @@ from celery import current_task
 from kombu.exceptions import OperationalError
 
 from celery_toolkit_core.celery.gated_task import GatedTask
-from celery_toolkit_core.errors import ToolkitError
+from celery_toolkit_core.errors import InvalidParameter, ToolkitError
 
 from .application import COST_HEADER, KEY_HEADER, ranch_of
 from .audits import status
@@ -256,6 +256,8 @@ def lru_task(
     Raises:
         InvalidParameter: An option or a setting is unknown or impossible.
     """
+    if not hasattr(app, "task"):
+        raise InvalidParameter("app", app, "give the application: @lru_task(app)")
     if config:
         ranch_of(app).configure(config)
     base = task_options.pop("base", None)

@@ -163,3 +163,10 @@ def test_the_place_inside_a_client_follows_the_broker_at_hand():
 def test_errors_pickle_with_their_data(error):
     again = pickle.loads(pickle.dumps(error))
     assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
+
+
+def test_the_decorator_without_an_application_is_refused():
+    with pytest.raises(InvalidParameter, match=r"@lru_task\(app\)"):
+
+        @lru_task
+        def resize(image): ...
