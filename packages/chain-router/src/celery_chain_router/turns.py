@@ -70,10 +70,6 @@ class Places:
                 return entry
         return None
 
-    def has(self, entry: Entry) -> bool:
-        """Whether it has a place."""
-        return entry in self._taken
-
     def leave(self, entry: Entry) -> None:
         """Give the place back, or wait for none any more."""
         self._taken.discard(entry)

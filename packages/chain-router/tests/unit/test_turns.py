@@ -49,8 +49,9 @@ def test_places_in_the_order_of_asking_and_no_more_than_there_are():
     places.leave(items[0])
     places.leave(items[2])
     assert places.next(2, lambda _: True) is items[3]
-    assert places.has(items[3])
-    assert not places.has(items[0])
+    places.ask(items[0])
+    assert places.next(2, lambda _: True) is None
+    assert places.next(3, lambda _: True) is items[0]
 
 
 def test_who_may_not_go_keeps_nobody_waiting_and_may_wait_in_front():

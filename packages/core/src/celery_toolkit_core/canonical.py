@@ -77,7 +77,11 @@ def hash64(data: bytes, *, function: HashFunction = blake2b64) -> int:
 
 
 def hash_function(name: str) -> HashFunction:
-    """A 64-bit hash by name: ``"blake2b"``, or with the extra ``[xxhash]`` also ``"xxh3"`` and ``"xxh64"``."""
+    """A 64-bit hash by name: ``"blake2b"``, or with the extra ``[xxhash]`` also ``"xxh3"`` and ``"xxh64"``.
+
+    Raises:
+        InvalidParameter: There is no such hash, or its extra is not installed.
+    """
     if name == "blake2b":
         return blake2b64
     if name not in ("xxh3", "xxh64"):

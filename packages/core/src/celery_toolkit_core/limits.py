@@ -107,7 +107,11 @@ class Grant:
     stamp: int
 
     def settle(self, used: int, *, name: str | None = None) -> bool:
-        """Set what the start cost in the end, on the rate limit `name` (needed only when there are several)."""
+        """Set what the start cost in the end, on the rate limit `name` (needed only when there are several).
+
+        Raises:
+            InvalidParameter: No rate limit that is held has that name, or several could be meant.
+        """
         rates = [d for d in self.demands if isinstance(d.limit, RateLimit) and name in (None, d.limit.name)]
         if len(rates) != 1:
             raise InvalidParameter("name", name, "name one of the rate limits that are held")

@@ -129,14 +129,22 @@ class LocalServer:
 
     @property
     def port(self) -> int:
-        """The port, known once the server has been started."""
+        """The port, known once the server has been started.
+
+        Raises:
+            RuntimeError: It has not been started yet.
+        """
         if self._port is None:
             raise RuntimeError("the server has not been started yet")
         return self._port
 
     @property
     def pid(self) -> int:
-        """The process id of the running server."""
+        """The process id of the running server.
+
+        Raises:
+            RuntimeError: It does not run.
+        """
         if self._process is None:
             raise RuntimeError("the server is not running")
         return self._process.pid

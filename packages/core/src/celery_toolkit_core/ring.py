@@ -173,7 +173,10 @@ class HashRing:
         """(node here, node there) -> the exact share of all keys that goes from one to the other.
 
         Args:
-            other: The ring after the change; neither may be empty.
+            other: The ring after the change.
+
+        Raises:
+            InvalidParameter: One of the two has no nodes.
         """
         if not self._points or not other._points:
             raise InvalidParameter("other", len(other), "compare two rings that have nodes")

@@ -217,6 +217,9 @@ def rate_limited_countdown(task: Any, key: str, args: Sequence[Any], kwargs: dic
         key: What the limits are parted by instead of the task's own key; empty for its own.
         args: The call's positional arguments.
         kwargs: The call's arguments by name.
+
+    Raises:
+        InvalidParameter: The task has no limit.
     """
     store, options = task.heimdall_store, task.heimdall_config
     if not options.limits:

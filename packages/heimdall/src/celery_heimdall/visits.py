@@ -53,6 +53,7 @@ class Visit(Follower):
             _visits[claim.token] = self
 
     def accepted(self, delivery: Delivery, pid: int) -> None:
+        """Free the key of a task that is unique only until its body starts."""
         if self._begins and self.claim.lock is not None:
             self.claim.store.run("begin", [self.claim.lock.key], [self.claim.task_id])
 
@@ -68,6 +69,7 @@ class Visit(Follower):
             consumer.timer.call_after(0, self.delivery.request.terminate, (consumer.pool,))
 
     def ended(self, delivery: Delivery, outcome: Outcome) -> None:
+        """Give back what it held."""
         self._give_back(outcome, comes_back=outcome in _COMES_BACK)
         error = getattr(delivery.error, "exception", None)
         error = getattr(error, "exc", error)  # as prefork wraps it
@@ -75,6 +77,7 @@ class Visit(Follower):
             self._tell(delivery, *error.args)
 
     def handed_back(self, delivery: Delivery) -> None:
+        """Likewise: another control has taken the message, and brings it back."""
         self._give_back("requeued", comes_back=True)
 
     def _tell(self, delivery: Delivery, how: str, wait: float, limit: str) -> None:

@@ -136,6 +136,11 @@ def enqueue(
 
     Returns:
         Where a ticket is due now; None for a task with an eta in the future.
+
+    Raises:
+        PayloadTooLarge: The message is too large.
+        BacklogFull: The client has its limit waiting, or is drained (`ClientDraining`).
+        RedisUnavailable: Our Redis is away.
     """
     eta = message.headers.get("eta")
     # The caller's clock made it, so only the difference is used.

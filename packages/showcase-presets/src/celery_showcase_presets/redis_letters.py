@@ -70,7 +70,11 @@ class RedisLetters(DeadLetters):
         return next((letter for letter in self if letter.id == task_id), None)
 
     def admit(self, letter: str, copy: str) -> bool:
-        """Whether this copy of a replayed message may run: the first that asks, again and again, and no other."""
+        """Whether this copy of a replayed message may run: the first that asks, again and again, and no other.
+
+        Raises:
+            RedisUnavailable: Our Redis did not answer.
+        """
         key = self._space.key("replayed", letter)
         try:
             # One command, and the same answer when it is sent twice because the first answer was lost.

@@ -122,7 +122,7 @@ class ReplayGate(Gate):
             proceed()
             return
         event(logger, logging.WARNING, "replay_dropped", task=delivery.task_name, task_id=delivery.task_id)
-        delivery.hand_back()
+        delivery.hand_back("ended")
 
 
 def gates_of(app: Celery) -> tuple[Gate, ...]:
