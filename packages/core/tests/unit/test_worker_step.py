@@ -54,6 +54,12 @@ def consumer(app: Celery) -> Any:
     return SimpleNamespace(app=app, steps=[])
 
 
+def test_a_worker_that_ends_before_it_began_has_nothing_to_finish(consumer: Any) -> None:
+    step = PastureStep(consumer)
+    step.shutdown(consumer)
+    assert step.calls == []
+
+
 def test_over_a_reconnect_the_step_prepares_once_and_keeps_one_thread(consumer: Any) -> None:
     step = PastureStep(consumer)
     step.start(consumer)

@@ -74,7 +74,7 @@ class WorkerStep(StartStopStep):
         """Called once, before the first message and before the keeper starts: give it its jobs here."""
 
     def finish(self, consumer: Any) -> None:
-        """Called once, when the bodies have ended and before the keeper stops: give back what is held."""
+        """Called once after `prepare`, when the bodies have ended, before the keeper stops: give back what is held."""
 
     def start(self, consumer: Any) -> None:
         """Start the keeper, unless it runs since before a reconnect."""
@@ -94,11 +94,12 @@ class WorkerStep(StartStopStep):
     def shutdown(self, consumer: Any) -> None:
         """The pool has ended, warm or cold: tell what is left, give back what is held, end the keeper."""
         deliveries.end_all()
-        try:
-            self.finish(consumer)
-        except Exception:
-            # The broker's own shutdown steps come after this one.
-            logger.exception("%s could not give everything back; it ends with its leases", type(self).__name__)
+        if self._is_prepared:  # a worker that fails in an earlier step ends without having begun
+            try:
+                self.finish(consumer)
+            except Exception:
+                # The broker's own shutdown steps come after this one.
+                logger.exception("%s could not give everything back; it ends with its leases", type(self).__name__)
         self.keeper.stop()
 
 
