@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from celery import Celery
@@ -16,10 +18,13 @@ pytestmark = pytest.mark.not_on("cluster", reason="the examples' broker is the s
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.exists()], ids=lambda page: page.name)
-def test_the_examples_run(page, celery_environment, redis_server, capsys):
+def test_the_examples_run(page, celery_environment, redis_server, capsys, monkeypatch):
     blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
     assert blocks
-    names: dict[str, object] = {"__name__": f"examples_of_{page.stem}"}
+    # The first block is that module; the later ones use it.
+    shop = ModuleType("shop")
+    monkeypatch.setitem(sys.modules, "shop", shop)
+    names = vars(shop)
     try:
         for block in blocks:
             exec(compile(block.replace("redis://localhost:6379/0", redis_server.url), page.name, "exec"), names)
