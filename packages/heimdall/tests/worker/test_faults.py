@@ -174,10 +174,11 @@ def test_over_a_very_slow_line_nothing_starts_twice_or_too_early(
     app = celery_app_module("strained")
     celery_worker_process("strained", concurrency=4)
     proxy.latency = latency / 2
-    first = app.unique.delay("a", seconds=2.0)
+    first = app.unique.delay("a", seconds=4.0)
+    # At once: what comes after its end would be no duplicate.
+    app.app.send_task("unique", ("a",))
     assert app.unique.delay("a").id == first.id
     limited = [app.two_in_two.delay(number) for number in range(4)]
-    app.app.send_task("unique", ("a",))
     for result in (first, *limited):
         result.get(timeout=60)
     stamps = sorted(event["stamp"] / 1e6 for event in event_log.events(what="begin", task="two_in_two"))
