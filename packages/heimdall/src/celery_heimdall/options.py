@@ -211,11 +211,15 @@ def check_names(attributes: Mapping[str, Any]) -> None:
         InvalidParameter: Such as ``limit=[RateLimit(...)]``.
     """
     for name, value in attributes.items():
-        parts = value if isinstance(value, (list, tuple)) else (value,)
-        is_ours = any(isinstance(part, (Unique, RateLimit, Concurrency)) for part in parts)
-        if is_ours and name not in ("unique", "limits") and parameters.nearest(name, _NEAR):
+        if is_option(value) and name not in ("unique", "limits") and parameters.nearest(name, _NEAR):
             remedy = "the options are called unique=Unique(...) and limits=[RateLimit(...), Concurrency(...)]"
             raise InvalidParameter(name, value, remedy)
+
+
+def is_option(value: Any) -> bool:
+    """Whether somebody gave this to a task for us: an option, or several."""
+    parts = value if isinstance(value, (list, tuple)) else (value,)
+    return any(isinstance(part, (Unique, RateLimit, Concurrency)) for part in parts)
 
 
 def check_signature(options: Options, name: str, run: Callable[..., Any], *, bound: bool) -> None:

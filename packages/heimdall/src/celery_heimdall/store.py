@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from celery_toolkit_core.celery.configuration import redis_url_of
+from celery_toolkit_core.celery.worker import warn_of_unknown_settings
 from celery_toolkit_core.connection import DRIVER_ERRORS, connect, explain, server_name
 from celery_toolkit_core.errors import InvalidParameter
 from celery_toolkit_core.keys import KeySpace
@@ -85,9 +86,10 @@ class Store:
 
 
 def settings_of(app: Celery) -> HeimdallSettings:
-    """The settings of an application, read at the first use and then kept."""
+    """The settings of an application, read at the first use and then kept; then it also warns of misspelt ones."""
     found = _settings.get(app)
     if found is None:
+        warn_of_unknown_settings(app, "heimdall", HeimdallSettings)
         found = _settings[app] = read_settings(HeimdallSettings, "heimdall", app.conf.get)
     return found
 

@@ -6,13 +6,15 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from celery.concurrency.base import BasePool
+from celery.signals import celeryd_after_setup
 
 from celery_toolkit_core.celery import worker
 from celery_toolkit_core.connection import warn_if_evicting
 from celery_toolkit_core.errors import InvalidParameter
+from celery_toolkit_core.log import event
 
 from . import visits, waking
-from .settings import HeimdallSettings
+from .options import is_option
 from .store import all_stores, settings_of, stores
 
 if TYPE_CHECKING:
@@ -25,7 +27,6 @@ class HeimdallStep(worker.WorkerStep):
     """Renews what this worker's tasks hold, and brings parked tasks back through the queues that it consumes."""
 
     prefix = "heimdall"
-    settings = HeimdallSettings
     replaces = ("celery-toolkit-heimdall", "celery-heimdall")
 
     def prepare(self, consumer: Any) -> None:
@@ -60,6 +61,20 @@ class HeimdallStep(worker.WorkerStep):
 def install(app: Celery) -> None:
     """Let the workers of the application run the step."""
     worker.install(app, HeimdallStep)
+
+
+@celeryd_after_setup.connect(weak=False)
+def warn_of_missing_bases(instance: Any, **_: Any) -> None:
+    """Warn of each task that has options for us and not our base: Celery takes any option, and nothing would happen."""
+    for task in instance.app.tasks.values():
+        if hasattr(task, "heimdall_config"):
+            continue
+        given = [name for name in ("unique", "limits") if is_option(getattr(task, name, None))]
+        if isinstance(getattr(task, "heimdall", None), dict):
+            given.append("heimdall")
+        for option in given:
+            fields = {"task": task.name, "option": option, "needs_base": "HeimdallTask"}
+            event(logger, logging.WARNING, "option_without_effect", **fields)
 
 
 def _renew(app: Celery) -> None:

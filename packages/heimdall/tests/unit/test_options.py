@@ -59,6 +59,10 @@ def test_a_limit_of_zero_names_the_way_to_stop_one(stopped):
         ({"per": 2}, "times"),
         *(({"times": bad, "per": 1}, "times") for bad in (0, -1, 1.5, True, "2", None)),
         *(({"times": 1, "per": bad}, "per") for bad in NO_SECONDS),
+        *(({"unique_lock_timeout": bad}, "unique_lock_timeout") for bad in (-1, math.nan, True, "5", None)),
+        ({"unique_lock_blocking": 1}, "unique_lock_blocking"),
+        ({"unique": True, "unique_raises": None}, "unique_raises"),
+        ({"rate_limit_prefix": None}, "rate_limit_prefix"),
         ({"rate_limit": (1, 1), "times": 1, "per": 1}, "rate_limit"),
         ({"rate_limit": "often"}, "rate_limit"),
         ({"key": ""}, "key"),
@@ -75,7 +79,10 @@ def test_an_impossible_dict_is_refused_at_decoration(options, named):
 @pytest.mark.parametrize(
     "wrong",
     [
-        lambda: Unique(ttl=0),
+        *(lambda bad=bad: Unique(ttl=bad) for bad in NO_SECONDS if bad is not None),
+        *(lambda bad=bad: RateLimit((1, bad)) for bad in NO_SECONDS),
+        *(lambda bad=bad: RateLimit((bad, 1)) for bad in (-1, 1.5, True, "2", None)),
+        *(lambda bad=bad: RateLimit("1/s", cost=bad) for bad in (-1, 1.5, True, "2", None)),
         lambda: Unique(until="never"),
         lambda: Unique(on_conflict="replace"),
         lambda: Unique(by=()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -20,15 +21,24 @@ def mebibytes(worker):
     return int(status.split("VmRSS:")[1].split()[0]) / 1024
 
 
-def commands_per_woken(client, event_log, count):
-    """How often the server ran each command while so many of the crowd were woken and ran, for each of them."""
+def wake(app, client, event_log, count):
+    """Let so many of the crowd be woken and run: how often the server ran each command, for each of them, and times.
+
+    The times are the microseconds that the server spent on a script, and the seconds until the first body began.
+    """
     before = len(event_log.events())
     client.config_resetstat()
+    began = time.monotonic()
+    set_limit("crowd", None, app=app)
+    event_log.wait_for(before + 1, timeout=120.0)
+    first = time.monotonic() - began
     event_log.wait_for(before + count, timeout=120.0)
     stats = client.info("commandstats")
     done = len(event_log.events()) - before
+    set_limit("crowd", "paused", app=app)
     names = ("zadd", "zrem", "zrange", "hget", "hset", "hdel", "rpush")
-    return Counter({name: stats.get(f"cmdstat_{name}", {}).get("calls", 0) / done for name in names})
+    commands = Counter({name: stats.get(f"cmdstat_{name}", {}).get("calls", 0) / done for name in names})
+    return commands, (stats["cmdstat_evalsha"]["usec_per_call"], round(first, 2))
 
 
 def park_and_wake(count, celery_app_module, celery_worker_process, event_log, redis_client, record):
@@ -46,17 +56,15 @@ def park_and_wake(count, celery_app_module, celery_worker_process, event_log, re
 
     park(1000)
     eventually(lambda: redis_client.hlen(items) == 1000)
-    set_limit("crowd", None, app=app.app)
-    among_few = commands_per_woken(redis_client, event_log, 200)
-    set_limit("crowd", "paused", app=app.app)
+    among_few, times_among_few = wake(app.app, redis_client, event_log, 200)
     first = mebibytes(worker)
     park(count)
     eventually(lambda: redis_client.hlen(items) >= count, 60.0)
     grown = mebibytes(worker) - first
-    set_limit("crowd", None, app=app.app)
-    among_many = commands_per_woken(redis_client, event_log, 200)
+    among_many, times_among_many = wake(app.app, redis_client, event_log, 200)
     record("mebibytes_of_worker", round(first, 1))
     record("mebibytes_grown", round(grown, 1))
+    record("times_of_waking", (times_among_few, times_among_many))
     assert grown < MOST_GROWTH
     # Each of these commands is O(log n) or better, so as many of them means O(log n).
     for name, calls in among_few.items():

@@ -15,6 +15,28 @@ def test_a_misspelt_setting_is_warned_of(celery_worker_process, tmp_path):
     worker.wait_for_log("unknown_setting setting=heimdall_leese did_you_mean=heimdall_lease")
 
 
+BASELESS = """
+from celery import Celery, Task
+from celery_heimdall import RateLimit, Unique
+app = Celery("baseless")
+@app.task(heimdall={"unique": True}, name="by_dict")
+def by_dict(): pass
+@app.task(unique=Unique(), limits=[RateLimit("1/s")], name="typed")
+def typed(): pass
+@app.task(unique=True, limits=["own"], name="somebody_elses")
+def somebody_elses(): pass
+"""
+
+
+def test_options_of_a_task_without_our_base_are_warned_of(celery_worker_process, tmp_path):
+    """Celery takes any option of a task in silence: it would be neither unique nor limited."""
+    (tmp_path / "baseless.py").write_text(BASELESS)
+    worker = celery_worker_process("baseless", path=[tmp_path])
+    for task, option in (("by_dict", "heimdall"), ("typed", "unique"), ("typed", "limits")):
+        worker.wait_for_log(f"option_without_effect task={task} option={option} needs_base=HeimdallTask")
+    assert worker.log().count("option_without_effect") == 3
+
+
 def test_a_worker_refuses_to_start_beside_the_older_distribution(celery_worker_process, tmp_path):
     """They have the same import name and overwrite each other's files."""
     older = tmp_path / "celery_heimdall-1.0.0.dist-info"
