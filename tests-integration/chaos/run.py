@@ -30,13 +30,14 @@ import redis  # noqa: E402  # the path of our own modules comes first
 from celery import chain  # noqa: E402
 from checker import judge  # noqa: E402
 from kombu.exceptions import OperationalError  # noqa: E402
+from line import line  # noqa: E402
 from plants import PLANTS  # noqa: E402
 
 from celery_heimdall import inspection  # noqa: E402
 from celery_heimdall.store import all_stores  # noqa: E402
 from celery_ranch import audit  # noqa: E402
 from celery_toolkit_core.local_server import LocalServer  # noqa: E402
-from celery_toolkit_testkit import EventLog, TcpProxy, WorkerProcess, log_event  # noqa: E402
+from celery_toolkit_testkit import EventLog, WorkerProcess, log_event  # noqa: E402
 from celery_toolkit_testkit.events import PATH_VARIABLE  # noqa: E402
 
 JITTER = 0.5
@@ -51,16 +52,16 @@ class Chaos:
         options: The command line.
         folder: For logs.
         broker: The server that carries messages and state.
-        proxy: What stands between the workers and the server.
+        url: Of the line that the workers and the tasks' sender use to reach it.
     """
 
-    def __init__(self, options: argparse.Namespace, folder: Path, broker: LocalServer, proxy: TcpProxy) -> None:
+    def __init__(self, options: argparse.Namespace, folder: Path, broker: LocalServer, url: str) -> None:
         self.options = options
         self.folder = folder
         self.random = random.Random(options.seed)
         self.server = broker
         self.client = redis.Redis.from_url(broker.url, socket_timeout=5)
-        self.proxy = proxy
+        self.url = url
         self.events = EventLog(folder / "events.jsonl")
         self.submitted: list[dict[str, object]] = []
         self.workers: list[WorkerProcess] = []
@@ -78,14 +79,14 @@ class Chaos:
             concurrency=2,
             name=f"w{self.started}",
             path=[HERE],
-            env={**self.environment(self.proxy.url), PATH_VARIABLE: str(self.events.path)},
+            env={**self.environment(), PATH_VARIABLE: str(self.events.path)},
             loglevel="WARNING",
         )
         self.workers.append(worker)
 
-    def environment(self, url: str) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
         """What the application reads."""
-        state = {"CHAOS_BROKER": url, "CHAOS_BACKEND": url, "CHAOS_STATE": url}
+        state = dict.fromkeys(("CHAOS_BROKER", "CHAOS_BACKEND", "CHAOS_STATE"), self.url)
         return {**state, "CHAOS_FAULT": self.options.fault or "", "C_FORCE_ROOT": "1"}
 
     def submit(self) -> None:
@@ -251,7 +252,7 @@ class Chaos:
     def run(self) -> int:
         """All of it; the exit code."""
         began = time.monotonic()
-        os.environ.update(self.environment(self.proxy.url))
+        os.environ.update(self.environment())
         os.environ[PATH_VARIABLE] = str(self.events.path)
         for _ in range(self.options.workers):
             self.start_worker()
@@ -333,14 +334,12 @@ def main() -> int:
     parser.add_argument("--keep", help="file for submissions and events")
     options = parser.parse_args()
     print(f"chaos: {options.tasks} tasks, seed {options.seed}", flush=True)
-    with tempfile.TemporaryDirectory() as scratch, LocalServer(config=durable(options)) as broker:
-        proxy = TcpProxy(broker.url)
-        proxy.start()
-        proxy.latency = options.latency
-        try:
-            return Chaos(options, Path(scratch), broker, proxy).run()
-        finally:
-            proxy.close()
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        LocalServer(config=durable(options)) as broker,
+        line(broker.url, options.latency) as url,
+    ):
+        return Chaos(options, Path(scratch), broker, url).run()
 
 
 if __name__ == "__main__":

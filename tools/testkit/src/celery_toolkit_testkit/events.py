@@ -36,15 +36,19 @@ class EventLog:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._read = 0
+        self._events: list[dict[str, Any]] = []
 
     def events(self, **fields: Any) -> list[dict[str, Any]]:
         """The events so far, in the order they were written, that have all of `fields`."""
-        if not self.path.exists():
-            return []
-        # Past the last line end somebody may be about to write.
-        complete = self.path.read_bytes().rpartition(b"\n")[0]
-        found: list[dict[str, Any]] = [json.loads(line) for line in complete.splitlines()]
-        return [event for event in found if all(event.get(name) == value for name, value in fields.items())]
+        if self.path.exists():
+            with self.path.open("rb") as file:
+                file.seek(self._read)
+                # Past the last line end somebody may be about to write.
+                complete, end, _ = file.read().rpartition(b"\n")
+            self._read += len(complete + end)
+            self._events += map(json.loads, complete.splitlines())
+        return [event for event in self._events if all(event.get(name) == value for name, value in fields.items())]
 
     def wait_for(self, count: int, timeout: float = 60.0, **fields: Any) -> list[dict[str, Any]]:
         """Wait until there are at least `count` such events and return all of them.
