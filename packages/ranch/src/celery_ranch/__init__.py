@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .audits import audit
 from .audits import status as _status
 from .clients import Clients
-from .errors import BacklogFull, ClientDraining, DeadTask, PayloadTooLarge, RanchError
+from .errors import BacklogFull, ClientDraining, DeadTask, PayloadTooLarge, RanchError, TooFewReplicas
 from .task import RanchTask, lru_task
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ __all__ = [
     "PayloadTooLarge",
     "RanchError",
     "RanchTask",
+    "TooFewReplicas",
     "audit",
     "get_status",
     "lru_task",

@@ -14,6 +14,7 @@ COMMANDS = {
         *("lpush", "ltrim"),
     ),
     "for monitoring and clients' data": ("hscan", "zrangebylex", "lrange"),
+    "for ranch_min_replicas": ("wait",),
     "for simulations": ("expire", "del"),
 }
 

@@ -87,7 +87,11 @@ class Ranch:
         """The backlog, connected at the first use."""
         with _lock:
             if self._backlog is None:
-                self._backlog = Backlog(_client(self.app, self.settings), KeySpace(self.settings.redis_prefix))
+                client, wanted = _client(self.app, self.settings), self.settings.min_replicas
+                if wanted and hasattr(client, "nodes_manager"):
+                    remedy = "set min-replicas-to-write on the cluster's nodes instead"
+                    raise InvalidParameter("ranch_min_replicas", wanted, remedy)
+                self._backlog = Backlog(client, KeySpace(self.settings.redis_prefix))
             return self._backlog
 
     def publish_ticket(self, address: Address, producer: Any, **options: Any) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 
+from celery_toolkit_core.connection import DRIVER_ERRORS, explain, server_name
 from celery_toolkit_core.keys import digest
 from celery_toolkit_core.scripts import Scripts
 
 from .entries import Answer, Care, Claimed, Enqueued, Report, Submission, Tickets, tickets_of
+from .errors import TooFewReplicas
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,6 +47,9 @@ STRUCTURES = (
     "served",
 )
 
+#: Seconds in which the replicas must have a task, where the user asks for replicas.
+REPLICA_WAIT = 1.0
+
 #: Entries of one kind that one run of the periodic care takes up.
 TEND_BATCH = 100
 
@@ -78,15 +83,41 @@ class Backlog:
         """Run one of our scripts with the keys of this backlog."""
         return self._scripts.run(script, self.keys, args)
 
-    def enqueue(self, task: Submission, entry: str | None = None) -> Enqueued:
+    def enqueue(self, task: Submission, entry: str | None = None, *, replicas: int = 0) -> Enqueued:
         """Put a task into its client's line.
 
         Args:
             task: The task.
             entry: Its id in the backlog, 32 hex digits; the same id twice enqueues once.
+            replicas: How many must have it too.
+
+        Raises:
+            TooFewReplicas: Not so many had it in time. It was taken back, unless a worker has claimed it by then.
         """
-        state, waiting, *address = self.run("enqueue", task.arguments(entry or uuid4().hex))
+        entry = entry or uuid4().hex
+        arguments = task.arguments(entry)
+        answer, found = self._run_replicated(arguments, replicas) if replicas else (self.run("enqueue", arguments), 0)
+        if found < replicas and self.run("withdraw", [entry]):
+            server = server_name(self.client)
+            raise TooFewReplicas(
+                f"only {found} of {replicas} replicas of Redis at {server} have the task; check their connection",
+                server=server,
+                wanted=replicas,
+                found=found,
+            )
+        state, waiting, *address = answer
         return Enqueued(state.decode(), int(waiting), address[0] if address else task.address)
+
+    def _run_replicated(self, arguments: Sequence[Any], replicas: int) -> tuple[Any, int]:
+        try:
+            # Redis answers for what came over the same connection.
+            with self.client.pipeline(transaction=False) as pipeline:
+                self._scripts.run("enqueue", self.keys, arguments, client=pipeline)
+                pipeline.wait(replicas, round(REPLICA_WAIT * 1000))
+                answer, found = pipeline.execute()
+        except DRIVER_ERRORS as error:
+            raise explain(error, self.client) from error
+        return answer, int(found)
 
     def claim(
         self,

@@ -8,7 +8,10 @@ from threading import Lock
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from celery.worker import state
+
 from celery_toolkit_core.celery.deliveries import Follower
+from celery_toolkit_core.celery.outcomes import outcome_of
 from celery_toolkit_core.log import event
 
 from .application import issue_quietly
@@ -82,7 +85,7 @@ class Claims:
 
     def report(self, report: Report) -> None:
         """Have a report sent soon."""
-        if report.kind == "end":
+        if report.kind in ("end", "lost"):
             with self._lock:
                 self._held.pop(report.entry, None)
             self.last_activity = monotonic()
@@ -200,7 +203,9 @@ class Settler(Follower):
         seconds = None
         if self._started is not None:
             seconds = delivery.runtime if delivery.runtime is not None else monotonic() - self._started
-        if outcome == "requeued":
+        if outcome == "requeued" and _killed(delivery):
+            self._end(delivery, "lost", seconds, kind="lost")
+        elif outcome == "requeued":
             self._end(delivery, "requeued" if self._started is not None else "released", seconds)
         elif outcome in ("revoked", "terminated"):
             self._end(delivery, "revoked", seconds)
@@ -213,7 +218,7 @@ class Settler(Follower):
         """Another control has taken it: the turn is given back."""
         self._end(delivery, f"handed_back {delivery.why}".rstrip(), None)
 
-    def _end(self, delivery: Delivery, outcome: str, seconds: float | None) -> None:
+    def _end(self, delivery: Delivery, outcome: str, seconds: float | None, kind: str = "end") -> None:
         task_settled.send(
             sender=delivery.task_name,
             task_id=delivery.task_id,
@@ -221,10 +226,17 @@ class Settler(Follower):
             outcome=outcome.partition(" ")[0],
             seconds=seconds,
         )
-        self._report("end", outcome, "" if seconds is None else repr(float(seconds)))
+        self._report(kind, outcome, "" if seconds is None else repr(float(seconds)))
 
     def _report(self, kind: str, a: str = "", b: str = "") -> None:
         self._claims.report(Report(kind, self._claimed.entry, self._claimed.token, a, b))
+
+
+def _killed(delivery: Delivery) -> bool:
+    """Whether its process died under the body, and not because the worker ends."""
+    if delivery.error is None or state.should_terminate not in (None, False):
+        return False
+    return outcome_of(delivery.error.exception) == "lost"
 
 
 def quarantine(claims: Claims, claimed: Claimed) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from celery_toolkit_core.errors import ToolkitError
+from celery_toolkit_core.errors import RedisError, ToolkitError
 
 
 class RanchError(ToolkitError):
@@ -37,6 +37,18 @@ class BacklogFull(RanchError):
 
 class ClientDraining(BacklogFull):
     """The client is being drained: it takes no new tasks until somebody resumes it; nothing was written."""
+
+
+class TooFewReplicas(RanchError, RedisError):
+    """The task was taken back: fewer replicas than ``ranch_min_replicas`` had it within a second.
+
+    Attributes:
+        wanted: How many replicas the setting asks for.
+        found: How many had it.
+    """
+
+    wanted: int
+    found: int
 
 
 class DeadTask(RanchError):

@@ -20,6 +20,8 @@ from .results import tell_revoked
 from .signals import task_enqueued
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .application import Ranch
     from .entries import Admission
     from .options import OnFull
@@ -80,9 +82,14 @@ class BacklogProducer:
         self._producer = producer
         self._ranch = ranch
         self._call = call
+        self._listen: Callable[[], object] | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._producer, name)
+
+    def listen_later(self, listen: Callable[[], object]) -> None:
+        """Call `listen` when the backlog has the task; see `celery_ranch.listening`."""
+        self._listen = listen
 
     def publish(self, body: Any, **options: Any) -> Any:
         """Keep the message, publish its ticket.
@@ -98,6 +105,8 @@ class BacklogProducer:
             return self._producer.publish(body, **options)
         message = StoredMessage.build(self._producer, body, **options)
         address = self._enqueue(message)
+        if self._listen is not None:
+            self._listen_quietly(self._listen)
         if address is not None:
             try:
                 self._ranch.publish_ticket(Address.from_bytes(address), self._producer, **_how_to_send(options))
@@ -105,6 +114,12 @@ class BacklogProducer:
                 # The backlog has the task: workers issue what is missing, so the caller need not know.
                 event(logger, logging.WARNING, "ticket_not_published", error=type(error).__name__)
         return None
+
+    def _listen_quietly(self, listen: Callable[[], object]) -> None:
+        try:
+            listen()
+        except Exception as error:  # noqa: BLE001  # the task is sent; whoever waits for its result listens anew
+            event(logger, logging.WARNING, "result_not_listened_for", error=repr(error))
 
     def _enqueue(self, message: StoredMessage) -> bytes | None:
         driver_type = self._producer.connection.transport.driver_type
@@ -141,6 +156,7 @@ def enqueue(
         PayloadTooLarge: The message is too large.
         BacklogFull: The client has its limit waiting, or is drained (`ClientDraining`).
         RedisUnavailable: Our Redis is away.
+        TooFewReplicas: Fewer replicas than ``ranch_min_replicas`` have it.
     """
     eta = message.headers.get("eta")
     # The caller's clock made it, so only the difference is used.
@@ -175,6 +191,8 @@ def enqueue(
             admission=call.admission,
         ),
         entry,
+        # What was admitted once is in the backlog, or at the broker, until this has been taken.
+        replicas=ranch.settings.min_replicas if call.admission in ("new", "inside") else 0,
     )
     waiting = enqueued.waiting
     if enqueued.state == "full":

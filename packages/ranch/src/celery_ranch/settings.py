@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,7 @@ class RanchSettings:
         max_attempts: How many workers may die with a task before it is put aside.
         max_payload: Bytes that a message may have.
         block_timeout: How long a call with ``on_full="block"`` waits for room.
+        min_replicas: Replicas that must have a task before its call returns; not on a cluster.
         inherit_key: Tasks sent by a task body belong to the body's client unless they name another.
     """
 
@@ -76,6 +78,7 @@ class RanchSettings:
     max_attempts: int = setting(3, parameters.count)
     max_payload: int = setting(1_000_000, parameters.count)
     block_timeout: float = setting(60.0, parameters.seconds)
+    min_replicas: int = setting(0, partial(parameters.count, least=0))
     inherit_key: bool = setting(True, parameters.flag)
 
 

@@ -14,7 +14,7 @@ task_claimed = Signal(name="task_claimed", providing_args=["task_id", "lru_key",
 
 #: A claimed task has left the worker; sent in its main process.
 #: Arguments: ``task_id``, ``lru_key``, ``outcome`` (``done``, ``revoked``, ``expired``, ``requeued``, ``released``,
-#: ``handed_back``), ``seconds`` that the body ran, or None.
+#: ``lost`` with its process, ``handed_back``), ``seconds`` that the body ran, or None.
 task_settled = Signal(name="task_settled", providing_args=["task_id", "lru_key", "outcome", "seconds"])
 
 #: A task was lost with as many workers as ``ranch_max_attempts`` allows; sent by the worker that found it. No sender.

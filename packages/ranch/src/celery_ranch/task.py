@@ -14,6 +14,7 @@ from .application import COST_HEADER, KEY_HEADER, ranch_of
 from .audits import status
 from .clients import Clients
 from .gate import BacklogGate
+from .listening import listen_when_kept
 from .options import TaskOptions, check_key, check_weight, delay_options
 from .producer import BacklogProducer, Call, Dropped
 from .profiles import check_tags
@@ -107,7 +108,8 @@ class RanchTask(GatedTask):
             InvalidParameter: A key, cost or weight is not possible.
             PayloadTooLarge: The message has more than ``ranch_max_payload`` bytes.
             BacklogFull: The client has its limit waiting, or is drained (`ClientDraining`).
-            RedisUnavailable: Our Redis is away. Nothing was sent.
+            RedisUnavailable: Our Redis is away.
+            TooFewReplicas: Fewer replicas than ``ranch_min_replicas`` had it in time.
         """
         headers = dict(headers or {})
         weight = None if lru_weight is None else check_weight("priority_weight", lru_weight)
@@ -128,9 +130,11 @@ class RanchTask(GatedTask):
         call = Call(key, cost, weight, own.weight_function is not None, own.max_backlog, own.on_full, admission)
         if connection is not None:
             producer = self.app.amqp.Producer(connection, auto_declare=False)
+        ranch = ranch_of(self.app)
+        listen_when_kept(ranch)
         try:
             with self.app.producer_or_acquire(producer) as real:
-                standing_in = BacklogProducer(real, ranch_of(self.app), call)
+                standing_in = BacklogProducer(real, ranch, call)
                 return super().apply_async(
                     args,
                     kwargs,

@@ -151,6 +151,7 @@ OPERATIONS: dict[str, Operation] = {
     "requeued": Operation(lambda w: w.settle(a="requeued"), _claimed),
     "quarantined": Operation(lambda w: w.settle(a="quarantined", b=""), _claimed),
     "start": Operation(lambda w: w.settle("start"), _claimed, same_answer=True),
+    "lost": Operation(lambda w: w.settle("lost", "", ""), _claimed),
     "weigh": Operation(lambda w: w.settle("weigh", "3.0", ""), _claimed, same_answer=True),
     "end of a capped one": Operation(lambda w: w.settle(), _held),
     "tend, a dead worker": Operation(lambda w: w.backlog.tend(max_attempts=3), _overdue),
@@ -162,6 +163,7 @@ OPERATIONS: dict[str, Operation] = {
     "purge": Operation(lambda w: w.backlog.run("purge", [A, 100, QUEUE])),
     "retry the dead": Operation(lambda w: places.decide(w.backlog, "retry", ["1" * 32]), _dead),
     "drop the dead": Operation(lambda w: places.decide(w.backlog, "drop", ["1" * 32]), _dead),
+    "withdraw": Operation(lambda w: w.backlog.run("withdraw", ["1" * 32]), same_answer=True),
     "profile": Operation(lambda w: w.backlog.run("profile", [B, "b", "", '{"x":1}', "f" * 32]), same_answer=True),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from itertools import pairwise
 from uuid import uuid4
 
@@ -180,6 +181,41 @@ def test_a_redelivered_ticket_takes_over_when_the_lease_has_ended(backlog):
     late, _ = backlog.report([end(first)])
     assert late == 1
     assert balanced(backlog)["in_flight"] == 1
+
+
+def test_a_claim_replayed_after_its_lease_has_it_renewed(backlog):
+    """A client that sends a claim again, long after the first, is about to run the task."""
+    put(backlog, "a")
+    first = take(backlog, ticket="t", token="mine", lease=0.001)
+    eventually(lambda: backlog.client.zcount(backlog.key("inflight"), "-inf", time.time() * 1000) == 1)
+    assert take(backlog, ticket="t", token="mine", lease=30).claimed.entry == first.claimed.entry
+    assert backlog.tend(max_attempts=3).returned == 0
+    assert take(backlog, ticket="t", token="other").state == "alive"
+
+
+def test_a_killed_child_counts_as_an_attempt_and_its_task_returns_to_the_head(backlog):
+    put(backlog, "a", "first")
+    put(backlog, "a", "second")
+    claimed = take(backlog, ticket="t", token="mine").claimed
+    lost = Report("lost", claimed.entry, claimed.token)
+    assert backlog.report([lost])[0] == 0
+    assert backlog.renew([(claimed.entry, "mine")], lease=30) == [claimed.entry]
+    assert backlog.tend(max_attempts=2).returned == 1
+    assert backlog.report([lost])[0] == 1
+    again = take(backlog).claimed
+    assert (again.message, again.attempts) == (b"first", 1)
+    backlog.report([Report("lost", again.entry, again.token)])
+    assert [message for _, message in backlog.tend(max_attempts=2).dead] == [b"first"]
+    assert balanced(backlog)["dead"] == 1
+
+
+def test_the_ticket_of_a_task_that_had_its_last_attempt_leaves_it_to_the_care(backlog):
+    """Found dead by a redelivered ticket, nobody would be told of its end."""
+    put(backlog, "a")
+    claimed = take(backlog, ticket="t").claimed
+    backlog.report([Report("lost", claimed.entry, claimed.token)])
+    assert take(backlog, ticket="t", max_attempts=1).state == "alive"
+    assert len(backlog.tend(max_attempts=1).dead) == 1
 
 
 def test_a_surplus_ticket_is_a_no_op(backlog):

@@ -115,7 +115,9 @@ class Books:
         if claimed is not None:
             if begun:
                 self.backlog.report([Report("start", claimed.entry, claimed.token)])
-            self.backlog.client.zadd(self.backlog.key("inflight"), {claimed.entry: 1})
+                self.backlog.client.zadd(self.backlog.key("inflight"), {claimed.entry: 1})
+            else:
+                self.backlog.report([Report("lost", claimed.entry, claimed.token)])
             care = self.backlog.tend(max_attempts=2)
             fate = "waiting" if care.returned else "abandoned" if care.abandoned else "dead"
             del self.flying[claimed.entry]

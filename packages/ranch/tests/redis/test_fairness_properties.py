@@ -238,6 +238,57 @@ def test_every_head_of_line_is_served_within_the_general_bound(backlog, clients)
                     assert others <= step[label] / step[other] + 1
 
 
+calls = st.lists(
+    st.one_of(
+        st.tuples(st.sampled_from(CLIENTS), st.sampled_from((0.5, 1.0, 3.0, 10.0))),
+        st.tuples(st.just("claim"), st.integers(1, 4)),
+    ),
+    min_size=20,
+    max_size=120,
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.tuples(*[st.sampled_from((0.25, *WEIGHTS))] * len(CLIENTS)), calls)
+def test_while_two_clients_wait_neither_gets_ahead_by_more_than_a_step_each(backlog, weights, program):
+    """Promise 1 in its general form, for arrivals at any time: Goyal, Vin, Cheng, theorem 1.
+
+    Over any span in which two clients have work, what they were charged differs by at most the largest step of each.
+    """
+    backlog.client.flushdb()
+    weight = dict(zip(CLIENTS, weights, strict=True))
+    for label in CLIENTS:
+        backlog.run("client", [client_of(label), label, "w", repr(weight[label])])
+    waiting = dict.fromkeys(CLIENTS, 0)
+    largest = dict.fromkeys(CLIENTS, 0.0)
+    # For each pair the most and the least that (charged of one - charged of the other) has been since both have work.
+    lead = {}
+    for subject, value in program:
+        if subject != "claim":
+            put(backlog, subject, f"{subject}-{value}", value)
+            waiting[subject] += 1
+            largest[subject] = max(largest[subject], value * weight[subject])
+            continue
+        for _ in range(value):
+            claimed = claim(backlog)
+            assert (claimed is None) == (not any(waiting.values()))
+            if claimed is None:
+                break
+            label = claimed.label
+            step = float(claimed.message.decode().partition("-")[2]) * weight[label]
+            both = {(a, b) for a in CLIENTS for b in CLIENTS if a < b and waiting[a] and waiting[b]}
+            lead = {pair: seen for pair, seen in lead.items() if pair in both}
+            for pair in both:
+                now, most, least = lead.get(pair, (0.0, 0.0, 0.0))
+                now += step if label == pair[0] else -step if label == pair[1] else 0.0
+                most, least = max(most, now), min(least, now)
+                lead[pair] = (now, most, least)
+                assert most - least <= largest[pair[0]] + largest[pair[1]] + 1e-5
+            waiting[label] -= 1
+            if not waiting[label]:
+                lead = {pair: seen for pair, seen in lead.items() if label not in pair}
+
+
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(2, 8))
 def test_with_equal_weights_a_head_of_line_waits_for_at_most_two_rounds(backlog, busy):

@@ -11,6 +11,7 @@ from kombu.exceptions import EncodeError
 
 from celery_ranch import BacklogFull, Clients, PayloadTooLarge, audit, get_status, lru_task
 from celery_ranch.application import ranch_of
+from celery_toolkit_core.celery.messages import StoredMessage
 from celery_toolkit_core.errors import InvalidParameter, RedisUnavailable
 from celery_toolkit_testkit import eventually
 
@@ -117,6 +118,54 @@ def test_the_stored_bytes_are_celerys_and_the_ticket_names_no_task(task, redis_c
     assert ticket["headers"]["task"] == "celery_ranch.ticket"
     assert ticket["headers"]["id"] != result.id
     assert "submit.task" not in json.dumps(ticket)
+
+
+@pytest.mark.parametrize("serializer", ["json", "pickle"])
+def test_both_serializers_of_celery_ranch_store_what_celery_made(app, claim, serializer):
+    """In celery-ranch 0.1.1 the JSON mode cannot work; here neither changes a byte, and nothing is pickled."""
+    app.conf.ranch = {"redis_serializer": serializer}
+
+    @lru_task(app, shared=False, name="submit.serialised")
+    def task(*args):
+        pass
+
+    task.lru_delay("a", [], {}, 2**70, "ü")
+    stored = StoredMessage.from_bytes(claim(app).message)
+    assert (stored.content_type, json.loads(stored.body)[0]) == ("application/json", [[], {}, 2**70, "ü"])
+
+
+@pytest.mark.parametrize(
+    ("option", "call"),
+    [({}, {"lru_cost": 3}), ({"lru_cost": 3}, {}), ({"lru_cost": lambda pages: len(pages)}, {})],
+    ids=["of the call", "of the task", "by a function"],
+)
+def test_a_cost_makes_the_turns_of_a_client_rarer(app, claim, option, call):
+    @lru_task(app, shared=False, name="submit.costly", **option)
+    def costly(pages):
+        pass
+
+    for _ in range(8):
+        costly.apply_async(("abc",), lru_key="heavy", **call)
+        costly.apply_async(("a",), lru_key="light", lru_cost=1)
+    assert [claim(app).label for _ in range(8)].count("light") == 6
+
+
+def test_the_client_may_be_an_argument_or_a_function_of_them(app, claim):
+    @lru_task(app, shared=False, name="submit.named", lru_key="customer")
+    def named(text, customer=None):
+        pass
+
+    @lru_task(app, shared=False, name="submit.computed", lru_key=lambda order: order["org"])
+    def computed(order):
+        pass
+
+    named.delay("t", customer=7)
+    named.delay("t", "8")
+    computed.delay({"org": "acme"})
+    computed.apply_async(({"org": "acme"},), lru_key="other")
+    assert [claim(app).label for _ in range(4)] == ["7", "8", "acme", "other"]
+    with pytest.raises(InvalidParameter, match="lru_key"):
+        named.delay("t")
 
 
 def test_a_full_backlog_raises_and_says_how_full(task, app):

@@ -69,8 +69,10 @@ def test_ten_thousand_tasks_without_faults(celery_app_module, worker, produce, e
     """4 producers, 4 workers of 4 processes: 0 lost, 0 twice. celery-ranch 0.1.1: 211 and 153 of 400."""
     app = celery_app_module("ranch_apart").app
     workers = [worker(concurrency=4, loglevel="INFO") for _ in range(4)]
+    begin = time.monotonic()
     assert [each.wait(timeout=900) for each in produce(4, 2500)] == [0] * 4
     ended(app, 10_000, timeout=900)
+    print(f"10,000 tasks in {time.monotonic() - begin:.0f} s")
     runs = Counter(each["text"] for each in event_log.events(what="end"))
     assert len(runs) == 10_000
     assert set(runs.values()) == {1}
@@ -121,7 +123,9 @@ def test_kills_latency_and_cuts_lose_nothing(
     seen = ended(app, tasks, timeout=300)
     runs = Counter(each["text"] for each in event_log.events(what="end"))
     begun = sum(Counter(each["text"] for each in event_log.events(what="start")).values())
-    print(f"{tasks} tasks, {killed} kills: lost {tasks - len(runs)}, begun again {begun - tasks}, dead {seen['dead']}")
+    taken = time.monotonic() - started
+    print(f"{tasks} tasks, {killed} kills in {taken:.0f} s:", end=" ")
+    print(f"lost {tasks - len(runs)}, begun again {begun - tasks}, dead {seen['dead']}")
     assert killed == kills
     assert len(runs) == tasks
     assert seen["done"] == tasks

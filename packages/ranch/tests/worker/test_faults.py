@@ -95,6 +95,18 @@ def test_a_killed_child_gives_its_task_back(fair, worker, balanced, tmp_path):
     settled(balanced, done=1)
 
 
+def test_a_task_that_kills_each_of_its_processes_ends_dead_and_the_worker_lives(fair, worker, balanced, event_log):
+    """With `task_reject_on_worker_lost` plain Celery would run it for ever."""
+    deadly, other = fair.die.lru_delay("a"), fair.add.lru_delay("a", 1, 2)
+    started = worker(concurrency=1)
+    with pytest.raises(Exception, match="lost with its worker 3 times"):
+        deadly.get(timeout=60)
+    assert other.get(timeout=60) == 3
+    settled(balanced, submitted=2, done=1, dead=1)
+    assert len(event_log.events(what="die")) == 3
+    assert started.is_running
+
+
 @pytest.mark.parametrize("acks_late", ["0", "1"])
 def test_a_warm_shutdown_hands_back_what_has_not_begun(fair, worker, balanced, event_log, acks_late):
     for number in range(8):

@@ -81,9 +81,25 @@ def test_a_dropped_child_of_a_full_client_does_not_fail_its_parent(fair, worker,
     eventually(lambda: balanced(submitted=2, done=2), timeout=60)
 
 
-def test_a_failed_weight_function_is_counted(fair, worker):
-    for number in range(3):
-        fair.weighed.lru_delay("broken", number)
+def test_a_weight_function_that_gives_no_weight_is_counted_and_the_static_one_stands(fair, worker, event_log):
+    """It raises, or returns NaN, 0 or less, or no number: the task runs, the log has it once."""
+    labels = ["broken", *fair.NO_WEIGHTS]
+    for label in labels:
+        fair.weighed.lru_delay(label, label, priority_weight=2.0)
     started = worker(concurrency=1)
-    eventually(lambda: audit(fair.app)["weight_failures"] == 3, timeout=60)
+    eventually(lambda: audit(fair.app)["weight_failures"] == len(labels), timeout=60)
+    event_log.wait_for(len(labels), what="weighed")
+    assert {Clients(fair.app).show(label)["weight_by_function"] for label in labels} == {2.0}
     assert started.log().count("weight_function_failed") == 1
+
+
+def test_a_weight_function_is_told_what_is_known_of_the_client_just_served(fair, worker, event_log):
+    fair.weighed.lru_delay("a", 1, priority_weight=0.5, tags={"tier": "gold"})
+    fair.weighed.lru_delay("a", 2)
+    fair.weighed.lru_delay("b", 3)
+    worker(concurrency=1)
+    event_log.wait_for(3, what="weighed")
+    first, other, second = event_log.events(what="asked")
+    assert (first["key"], first["before"], first["weight"], first["tags"]) == ("a", 0.0, 0.5, {"tier": "gold"})
+    assert (other["key"], other["before"], other["weight"], other["tags"]) == ("b", 0.0, 1.0, None)
+    assert (second["key"], second["weight"], second["before"] > 0) == ("a", 0.5, True)

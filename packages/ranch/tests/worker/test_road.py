@@ -26,6 +26,27 @@ def test_the_result_of_lru_delay_is_the_tasks_in_every_pool(fair, worker, balanc
     settled(fair, balanced, submitted=20, done=20)
 
 
+@pytest.mark.parametrize("acks_late", ["1", "0"], ids=["late", "early"])
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo", "gevent"])
+def test_every_end_of_a_task_settles_it_once_in_every_pool(fair, worker, balanced, event_log, pool, acks_late):
+    expired = fair.add.lru_delay("a", 1, 1, expiry=0.001)
+    started = worker(pool=pool, env={"ACKS_LATE": acks_late})
+    waiting = fair.add.lru_apply_async("a", (1, 1), countdown=2)
+    waiting.revoke()
+    assert fair.stumble.lru_delay("b", 2).get(timeout=60) == 2
+    with pytest.raises(ValueError, match="no"):
+        fair.fail.lru_delay("b", "no").get(timeout=60)
+    fair.ignore.lru_delay("a")
+    late = acks_late == "1"
+    if late:  # what was acknowledged before cannot be given back
+        assert fair.refuse.lru_delay("a").get(timeout=60) == 3
+    for gone in (expired, waiting):
+        with pytest.raises(TaskRevokedError):
+            gone.get(timeout=60)
+    settled(fair, balanced, submitted=8 if late else 7, done=6 if late else 5, expired=1, revoked=1)
+    assert started.is_running
+
+
 def test_new_clients_come_first_behind_a_bulk_client(fair, worker, event_log):
     """10 clients with one task each behind 2,000 bulk tasks: all within the first 20 claimed after submission.
 
@@ -155,6 +176,7 @@ def test_a_poisoned_entry_is_put_aside_and_the_worker_lives(fair, worker, balanc
 
 def test_events_carry_the_tasks_own_name_and_none_tells_of_tickets(fair, worker):
     worker(concurrency=1, arguments=["-E"])
+    fair.app.conf.task_send_sent_event = True
     seen = []
     with fair.app.connection_for_read() as connection:
         receiver = fair.app.events.Receiver(connection, handlers={"*": seen.append})
@@ -170,12 +192,13 @@ def test_events_carry_the_tasks_own_name_and_none_tells_of_tickets(fair, worker)
             # Sent anew until the listener is there from the first event on.
             result = fair.add.lru_delay("a", 1, 2)
             assert result.get(timeout=60) == 3
-            mine = eventually(lambda: [each for each in seen if each.get("uuid") == result.id], timeout=2)
-            assert [each["type"] for each in mine] == ["task-received", "task-started", "task-succeeded"]
+            mine = eventually(lambda: {each["type"]: each for each in seen if each.get("uuid") == result.id}, timeout=2)
+            assert set(mine) == {"task-sent", "task-received", "task-started", "task-succeeded"}
             return mine
 
         try:
-            assert eventually(complete, timeout=60)[0]["name"] == "ranch_fair.add"
+            mine = eventually(complete, timeout=60)
+            assert mine["task-sent"]["name"] == mine["task-received"]["name"] == "ranch_fair.add"
         finally:
             receiver.should_stop = True
             listening.join(30)

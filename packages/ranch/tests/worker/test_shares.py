@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from celery.app.defaults import NAMESPACES
 
 from celery_ranch import Clients, audit
 from celery_toolkit_testkit import eventually
@@ -72,12 +73,21 @@ def test_a_cap_bounds_what_is_in_flight_and_nothing_stalls(fair, worker, balance
     eventually(lambda: balanced(waiting=0, in_flight=0, done=13))
 
 
-@pytest.mark.parametrize(("acks_late", "most"), [("1", 2), ("0", 4)])
-def test_a_worker_does_not_hoard(fair, worker, event_log, acks_late, most):
+NO_PREFETCH = pytest.mark.skipif(
+    "disable_prefetch" not in NAMESPACES["worker"], reason="this Celery has no worker_disable_prefetch"
+)
+
+
+@pytest.mark.parametrize(
+    ("acks_late", "disabled", "most"),
+    [("1", "0", 2), ("0", "0", 4), pytest.param("0", "1", 2, marks=NO_PREFETCH)],
+    ids=["late", "early", "prefetch disabled"],
+)
+def test_a_worker_does_not_hoard(fair, worker, event_log, acks_late, disabled, most):
     """Prefetch 1: `concurrency` tasks claimed with late acknowledgement, twice that with early."""
     for number in range(20):
         fair.slow.lru_delay("a", f"t{number}", 0.4)
-    worker(concurrency=2, env={"ACKS_LATE": acks_late})
+    worker(concurrency=2, env={"ACKS_LATE": acks_late, "DISABLE_PREFETCH": disabled})
     seen = 0
     while len(event_log.events(what="end")) < 10:
         seen = max(seen, audit(fair.app)["in_flight"])

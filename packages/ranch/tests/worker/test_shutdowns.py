@@ -170,6 +170,29 @@ def test_a_ticket_delivered_again_while_its_task_runs_is_a_no_op(apart, worker, 
     assert second.is_running
 
 
+def test_a_wrong_clock_neither_ends_leases_nor_hurries_anybody(apart, worker, event_log, tmp_path):
+    """One worker is an hour ahead, one an hour behind: leases, sweeps and due times are by the clock of Redis."""
+    tasks = apart()
+    long = tasks.hold.lru_delay("a", "long", str(tmp_path / "go"))
+    later = tasks.work.lru_apply_async("b", ("later",), countdown=3000)
+    first = worker(concurrency=1, env={"CLOCK_SKEW": "3600", "RANCH_LEASE": "2"})
+    event_log.wait_for(1, what="start")
+    second = worker(concurrency=1, env={"CLOCK_SKEW": "-3600", "RANCH_LEASE": "2"})
+    backlog = ranch_of(tasks.app).backlog
+    ends = backlog.client.zrange(backlog.key("inflight"), 0, -1, withscores=True)[0][1]
+    # Renewed twice beyond its first lease, under the eyes of the other worker's care.
+    eventually(lambda: backlog.client.zrange(backlog.key("inflight"), 0, -1, withscores=True)[0][1] > ends + 4000)
+    results = [tasks.work.lru_delay(f"c{number % 2}", f"t{number}") for number in range(6)]
+    assert [result.get(timeout=60) for result in results] == [f"t{number}" for number in range(6)]
+    (tmp_path / "go").touch()
+    assert long.get(timeout=60) == "long"
+    assert audit(tasks.app)["scheduled"] == 1
+    assert later.state == "PENDING"
+    assert starts(event_log) == {"long": 1, **{f"t{number}": 1 for number in range(6)}}
+    assert first.is_running
+    assert second.is_running
+
+
 def test_latency_neither_loses_nor_repeats(apart, worker, event_log, tcp_proxy, monkeypatch):
     """The broker, the backlog and the results behind 5, 50 and 500 ms, with leases short enough to matter."""
     proxy = tcp_proxy()

@@ -8,7 +8,7 @@
 --           function?, time of the last claim (ms), how long the task has waited (ms), label}
 --   claimed  a task to run
 --   empty    nothing may run now: this ticket was surplus, or all that waits is held by pauses and caps
---   alive    the ticket came a second time and what it claimed is in good hands
+--   alive    the ticket came a second time and what it claimed is in good hands, or in its last
 --@include celery_toolkit_core:clock
 --@include celery_ranch:backlog
 --@include celery_ranch:settle
@@ -37,9 +37,12 @@ local earlier = redis.call('HGET', CLAIMS, ticket)
 if earlier then
   local entry = entry_of(earlier)
   if entry and entry.token == token then
+    redis.call('ZADD', INFLIGHT, 'XX', now + lease_ms, earlier)
     return claimed(earlier, entry, client_of(entry.c), entry.before)
   end
-  if tonumber(redis.call('ZSCORE', INFLIGHT, earlier) or 0) > now then
+  -- A task that has had its last attempt is left to the care, which tells its result.
+  local spent = entry and not entry.started and entry.a + 1 >= most
+  if spent or tonumber(redis.call('ZSCORE', INFLIGHT, earlier) or 0) > now then
     return { 'alive', late, addressed(wanted) }
   end
   -- Its lease has ended: the task returns to the head of its client, and its client's turn is due again.

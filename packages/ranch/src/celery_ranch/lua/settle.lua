@@ -4,6 +4,8 @@
 --   end    a = outcome (of one that was handed back, with the reason: 'handed_back limited'), b = seconds that the body
 --          ran ('' when it did not)
 --   start  the body has begun and Celery has acknowledged early: from here on it must not be repeated
+--   lost   its process was killed under the body, and the broker has its ticket again: the lease ends now, so that the
+--          next care counts the attempt as it does after the death of a whole worker
 --   weigh  a = weight of the client by its weight function: corrects the charge of this turn, counts from now on;
 --          b = '1' when the function failed and this is the static weight
 --
@@ -101,6 +103,10 @@ local function settle(from, count, now, wanted)
       late = late + 1
     elseif kind == 'end' then
       settle_end(id, entry, a, tonumber(b), now, wanted)
+    elseif kind == 'lost' then
+      entry.token = nil -- a renewal that is under way must not bring the lease back
+      keep_entry(id, entry)
+      redis.call('ZADD', INFLIGHT, 'XX', 0, id)
     elseif kind == 'start' then
       entry.started = true
       keep_entry(id, entry)

@@ -6,6 +6,11 @@ import os
 import time
 from pathlib import Path
 
+if skew := float(os.environ.get("CLOCK_SKEW", "0")):
+    # A machine whose clock is wrong; before anybody takes a copy of the function.
+    real_time = time.time
+    time.time = lambda: real_time() + skew
+
 from celery import Celery
 from celery.signals import before_task_publish
 

@@ -18,8 +18,10 @@ app.conf.update(
     worker_prefetch_multiplier=1,
     task_acks_late=os.environ.get("ACKS_LATE", "1") == "1",
     task_reject_on_worker_lost=True,
+    worker_disable_prefetch=os.environ.get("DISABLE_PREFETCH") == "1",
     worker_hijack_root_logger=False,
     broker_connection_retry_on_startup=True,
+    ranch_redis_url=os.environ.get("RANCH_URL"),
     ranch_lease=float(os.environ.get("RANCH_LEASE", "30")),
     ranch_max_attempts=int(os.environ.get("RANCH_ATTEMPTS", "3")),
 )
@@ -101,6 +103,12 @@ def die_once(path):
 
 
 @lru_task(app)
+def die():
+    log_event(what="die")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@lru_task(app)
 def parent(text):
     note.delay(text)
     return text
@@ -144,9 +152,15 @@ def record_error(request, exc, traceback):
     log_event(what="record_error", value=str(exc))
 
 
+NO_WEIGHTS = {"nan": float("nan"), "infinite": float("inf"), "zero": 0, "minus": -1.0, "text": "2", "flag": True}
+
+
 def by_impact(lru_key, metadata):
     if lru_key == "broken":
         raise RuntimeError("no weight")
+    log_event(what="asked", key=lru_key, before=metadata.timestamp, weight=metadata.weight, tags=metadata.tags)
+    if lru_key in NO_WEIGHTS:
+        return NO_WEIGHTS[lru_key]
     return metadata.custom_data["impact"] if metadata.custom_data else 1.0
 
 
