@@ -78,8 +78,14 @@ class RanchStep(worker.WorkerStep):
         """The consumer has started, or has a new connection."""
         super().start(consumer)
         self.consumer = consumer
+        # What waited meanwhile has its tickets at the broker: only who finds nothing for a while may miss any.
+        self.claims.last_activity = monotonic()
         keep_client(consumer.task_consumer.channel)
         self.renewing.start()
+
+    def stop(self, consumer: Any) -> None:
+        """The broker is away, or this worker takes no more: it serves no queue."""
+        self.consumer = None
 
     def finish(self, consumer: Any) -> None:
         """The last body has ended: send the last reports."""
@@ -105,7 +111,7 @@ class RanchStep(worker.WorkerStep):
             _fail(self.claims.ranch.app, task_id, message, attempts)
 
     def _queues(self) -> list[str]:
-        """The queues that this worker consumes; none while it has no broker."""
+        """The queues that this worker consumes; none while it has no broker, and from a warm shutdown on."""
         consumer = getattr(self.consumer, "task_consumer", None)
         found = []
         for queue in list(consumer.queues) if consumer is not None else ():

@@ -297,16 +297,22 @@ def test_an_idle_worker_is_given_the_missing_tickets_once_a_second(backlog):
     assert backlog.tend(max_attempts=3, idle_queues=[Q]).tickets == []
 
 
-def test_a_queue_that_nobody_serves_any_more_is_given_tickets_ever_more_seldom(backlog, redis_client):
-    """A ticket lost with a worker that never comes back: whoever empties its queue must come across another."""
-    served, reissued = backlog.key("served"), backlog.key("reissued")
+@pytest.fixture
+def tend_later(backlog, redis_client):
+    """The periodic care so many seconds later: how many tickets it issues."""
 
     def tend_later(seconds):
-        for name in (served, reissued):
+        for name in (backlog.key("served"), backlog.key("reissued")):
             for field, at in redis_client.hgetall(name).items():
-                redis_client.hset(name, field, int(at) - 1000 * seconds)
+                if at.isdigit():
+                    redis_client.hset(name, field, int(at) - 1000 * seconds)
         return sum(tickets.number for tickets in backlog.tend(max_attempts=3).tickets)
 
+    return tend_later
+
+
+def test_a_queue_that_nobody_serves_any_more_is_given_tickets_ever_more_seldom(backlog, tend_later):
+    """A ticket lost with a worker that never comes back: whoever empties its queue must come across another."""
     for _ in range(12):
         put(backlog, "a")
     backlog.tend(max_attempts=3, busy_queues=[Q])
@@ -318,6 +324,18 @@ def test_a_queue_that_nobody_serves_any_more_is_given_tickets_ever_more_seldom(b
     assert pauses[-1] == 60
     backlog.tend(max_attempts=3, busy_queues=[Q])
     assert tend_later(4) == 0
+
+
+def test_a_queue_whose_tickets_others_have_taken_over_needs_no_more(backlog, tend_later):
+    """The tickets of a dead worker, moved to a living one, and ten more of them every few seconds: a flood of no-ops."""
+    for _ in range(12):
+        put(backlog, "a")
+    backlog.tend(max_attempts=3, busy_queues=[Q])
+    assert tend_later(6) == 10
+    for _ in range(11):
+        served(backlog, 1)
+        assert tend_later(60) == 0
+    assert tend_later(60) == 1
 
 
 def test_a_cap_holds_back_only_its_client_and_frees_one_by_one(backlog):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from celery_ranch import audit
 from celery_toolkit_testkit import eventually, frozen
 
 QUICK = {"RANCH_LEASE": "2"}
@@ -181,3 +182,29 @@ def test_map_starmap_and_chunks_are_celerys_own_tasks(fair, worker, balanced):
     assert fair.add.starmap([(1, 1), (2, 2)]).apply_async().get(timeout=60) == [2, 4]
     assert fair.add.chunks([(1, 1), (2, 2)], 1).apply_async().get(timeout=60) == [[2], [4]]
     assert balanced(submitted=0)
+
+
+def test_after_an_outage_of_the_broker_no_more_tickets_come_than_tasks(
+    celery_app_module, celery_worker_process, event_log, tcp_proxy, redis_client, redis_url, monkeypatch
+):
+    """A worker that cannot reach its broker finds nothing, beside work whose tickets are there and well."""
+    monkeypatch.setenv("RANCH_URL", redis_url)
+    app = celery_app_module("ranch_apart")
+    proxy = tcp_proxy()
+    process = celery_worker_process("ranch_apart", env={"CELERY_BROKER_URL": proxy.url}, concurrency=1)
+
+    def scripts():
+        # The periodic care runs once a second, and hardly anything else in a worker without work.
+        return redis_client.info("commandstats")["cmdstat_evalsha"]["calls"]
+
+    with proxy.refusing():
+        proxy.cut()
+        process.wait_for_log("Cannot connect")
+        redis_client.config_resetstat()
+        for number in range(20):
+            app.work.lru_apply_async(f"c{number % 3}", (f"t{number}",), ignore_result=True)
+        sent = scripts()
+        eventually(lambda: scripts() >= sent + 4, timeout=60)
+    event_log.wait_for(20, what="end")
+    eventually(lambda: audit(app.app)["done"] == 20)
+    assert proxy.commands["LPUSH"] == 0  # the worker has sent none

@@ -12,6 +12,8 @@
 --@include celery_ranch:settle
 --@include celery_ranch:sweeping
 local UNSERVED_MS, UNSERVED_MOST_MS, UNSERVED_TICKETS = 5000, 60000, 10
+-- What was seen of a queue that nobody serves, in REISSUED: its waiting entries and its clock.
+local SEEN = ':seen'
 local most, batch, ttl_ms = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local now = now_ms()
 redis.call('HDEL', REISSUED, '')
@@ -59,9 +61,14 @@ if now - tonumber(redis.call('HGET', REISSUED, 'unserved') or 0) >= UNSERVED_MS 
     if count > 0 and not served then
       redis.call('HSET', SERVED, queue, now)
     elseif count > 0 and now - served > UNSERVED_MS then
-      -- The longer nobody comes, the more seldom: the tickets pile up where they are.
+      -- The longer nobody comes, the more seldom: the tickets pile up where they are. While tasks are claimed, somebody
+      -- has taken over its tickets and needs no more.
       local pause = math.min(UNSERVED_MOST_MS, (now - served) / 4)
-      if now - tonumber(redis.call('HGET', REISSUED, queue) or 0) >= pause and first(READY, queue) then
+      local seen, clock = redis.call('HGET', REISSUED, queue .. SEEN), clock_of(queue)
+      redis.call('HSET', REISSUED, queue .. SEEN, count .. ' ' .. digits(clock, 1))
+      local count_before, clock_before = string.match(seen or '', '^(%d+) (%d+)$')
+      local moves = seen and (count < tonumber(count_before) or clock > tonumber(clock_before))
+      if not moves and now - tonumber(redis.call('HGET', REISSUED, queue) or 0) >= pause and first(READY, queue) then
         redis.call('HSET', REISSUED, queue, now)
         wanted[queue] = math.max(wanted[queue] or 0, math.min(count, UNSERVED_TICKETS))
       end
