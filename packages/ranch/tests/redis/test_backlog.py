@@ -327,7 +327,7 @@ def test_a_queue_that_nobody_serves_any_more_is_given_tickets_ever_more_seldom(b
 
 
 def test_a_queue_whose_tickets_others_have_taken_over_needs_no_more(backlog, tend_later):
-    """The tickets of a dead worker, moved to a living one, and ten more of them every few seconds: a flood of no-ops."""
+    """The tickets of a dead worker, moved to a living one, and ten more every few seconds: a flood of no-ops."""
     for _ in range(12):
         put(backlog, "a")
     backlog.tend(max_attempts=3, busy_queues=[Q])
