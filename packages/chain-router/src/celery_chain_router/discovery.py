@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 def find_router(app: Any) -> ChainRouter | None:
     """The ChainRouter in ``task_routes``: alone, in a list, or by its import name; the first when there are several."""
+    return next(iter(_routers(app)), None)
+
+
+def _routers(app: Any) -> list[ChainRouter]:
     from .router import ChainRouter
 
-    for route in app.amqp.routes:
-        router = maybe_evaluate(route)
-        if isinstance(router, ChainRouter):
-            return router
-    return None
+    return [each for each in map(maybe_evaluate, app.amqp.routes) if isinstance(each, ChainRouter)]
 
 
 def settings_of(app: Any) -> ChainRouterSettings:
@@ -79,11 +79,14 @@ def on_worker_init(sender: Any, **_: Any) -> None:
     Celery logs what a signal's receiver raises and goes on; only ``SystemExit`` stops the worker.
     """
     try:
-        router = find_router(sender.app)
-        if router is not None:
+        routers = _routers(sender.app)
+        if len(routers) > 1:
+            remedy = "one application has one ChainRouter; give it a routing_key_extractor for tasks with other keys"
+            raise InvalidParameter("task_routes", routers, remedy)
+        if routers:
             # Here, because a producer needs nothing of a worker.
             from .worker import enter
 
-            enter(sender, router)
+            enter(sender, *routers)
     except ToolkitError as error:
         raise SystemExit(f"chain-router: {error}") from error

@@ -14,7 +14,7 @@ from celery_toolkit_core.celery.gated_task import GatedTask
 from celery_toolkit_core.celery.messages import seconds_until
 from celery_toolkit_core.errors import InvalidParameter, RedisError
 
-from . import admission, starting, unique, worker
+from . import admission, contradictions, starting, unique, worker
 from .calls import Call, ttl_of
 from .claims import Refusal
 from .errors import HeimdallError, LimitRefused
@@ -70,6 +70,7 @@ class HeimdallTask(GatedTask):
         try:
             check_names(vars(cls))
             cls.heimdall_config = options = parse(cls.heimdall, cls.unique, cls.limits)
+            contradictions.refuse(cls, options)
         except InvalidParameter as error:
             # Celery makes tasks late: the traceback does not show where this one is declared.
             raise InvalidParameter(error.parameter, error.value, f"{error.remedy}; task {name}") from None
@@ -77,9 +78,6 @@ class HeimdallTask(GatedTask):
         if run is not None:
             function = run.__func__ if isinstance(run, staticmethod) else run
             check_signature(options, name, function, bound=not isinstance(run, staticmethod))
-        wanted = options.unique
-        if wanted is not None and wanted.on_conflict == "join" and getattr(cls, "ignore_result", None):
-            raise InvalidParameter("on_conflict", "join", "a task with ignore_result=True has no result to join")
 
     @classmethod
     def on_bound(cls, app: Celery) -> None:

@@ -7,6 +7,7 @@ from threading import Lock
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from celery.signals import celeryd_after_setup
 from celery.worker import state
 
 from celery_toolkit_core.celery import worker
@@ -123,6 +124,16 @@ class RanchStep(worker.WorkerStep):
     def _is_idle(self) -> bool:
         """Whether this worker has found nothing for a while, and has no work of any kind."""
         return not state.reserved_requests and monotonic() - self.claims.last_activity >= TEND_INTERVAL
+
+
+@celeryd_after_setup.connect(weak=False)
+def warn_of_missing_bases(instance: Any, **_: Any) -> None:
+    """Warn of each task that has options for us and not our base: Celery takes any option, and no call would wait."""
+    for task in instance.app.tasks.values():
+        for option in ("lru_key", "lru_cost"):
+            if getattr(task, option, None) is not None and not hasattr(task, "ranch_options"):
+                fields = {"task": task.name, "option": option, "needs_base": "RanchTask"}
+                event(logger, logging.WARNING, "option_without_effect", **fields)
 
 
 def _fail(app: Celery, task_id: str, message: bytes, attempts: int) -> None:

@@ -25,6 +25,8 @@ logger = get_task_logger(__name__)
 
 
 def _check_options(cls: type[PresetTask]) -> None:
+    if len({vars(base)["pool"] for base in cls.__mro__ if "pool" in vars(base)}) > 1:
+        raise InvalidParameter("base", cls.__name__, "a task runs in one pool: take HeavyTask or LightTask")
     # Celery turns these into int() silently, or fails with a TypeError at the first retry.
     if cls.max_retries is not None:
         count("max_retries", cls.max_retries, least=0)
