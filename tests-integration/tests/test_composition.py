@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections import Counter
@@ -9,7 +10,11 @@ from collections import Counter
 import pytest
 from celery import chain, chord, group
 
+from celery_heimdall.declarations import declared_limits
 from celery_ranch import audit
+from celery_ranch.application import Address, ranch_of
+from celery_ranch.ticket_office import TICKET
+from celery_toolkit_core.limits import Limiter
 from celery_toolkit_testkit import eventually
 
 PATIENCE = 120
@@ -43,9 +48,9 @@ def worker(celery_worker_process):
     def start(role, name=None, **options):
         name = name or role
         env = {"ROLE": role}
-        if role == "ring":
+        if role.endswith("ring"):
             env["CHAIN_ROUTER_SLOT"] = name
-            options["arguments"] = ["-X", "heavy"]
+            options["arguments"] = ["-X", "light" if role == "light-ring" else "heavy"]
         return celery_worker_process("composed_app", name=name, env=env, wait=False, **options)
 
     return start
@@ -55,10 +60,10 @@ def worker(celery_worker_process):
 def ring(app, worker):
     """Starts workers that share the customers, and waits until this publisher knows them."""
 
-    def start(*names, concurrency=1):
+    def start(*names, role="ring"):
         router = app.conf.task_routes[1]
         router.attach(app)
-        workers = {name: worker("ring", name, concurrency=concurrency) for name in names}
+        workers = {name: worker(role, name, concurrency=1) for name in names}
         eventually(lambda: set(router.worker_positions) == set(names), PATIENCE, f"the ring to be {names}")
         return workers, router
 
@@ -122,6 +127,84 @@ def test_one_task_is_heavy_unique_limited_fair_routed_and_the_head_of_a_chain(ap
     # heavy, in a chain: the tails ran in the other pool
     assert {event["worker"] for event in event_log.events(what="start", task="tail")} == {"light"}
     settled(app, len(calls))
+
+
+@pytest.mark.parametrize(
+    ("broker", "role", "name"),
+    [
+        ("redis", "ring", "ring.everything"),
+        pytest.param("rabbitmq", "light-ring", "ring.light_everything", marks=_rabbitmq.marks),
+    ],
+    indirect=["broker"],
+)
+def test_a_chord_and_a_group_of_tasks_with_all_four_pieces_that_fail_once(app, worker, ring, event_log, role, name):
+    """On either preset; the group is a second click, while the chord's header runs: it shares the results."""
+    worker("light")
+    _, router = ring("a", "b", role=role)
+    task = app.tasks[name]
+    calls = [(number, customer) for customer in ("ann", "bob") for number in range(3)]
+
+    def header():
+        signatures = (task.s(number, customer=customer, failures=1, seconds=0.5) for number, customer in calls)
+        return group(each.set(lru_key=each.kwargs["customer"]) for each in signatures)
+
+    ended, again = chord(header(), app.tasks["tail"].s(customer="eve"))(), header()()
+    expected = [f"{customer} {number}" for number, customer in calls]
+    assert ended.get(timeout=PATIENCE) == f"{expected} done"
+    assert again.get(timeout=PATIENCE) == expected
+    starts = event_log.events(what="start", task=name)
+    assert Counter((*event["name"], event["retries"]) for event in starts) == Counter(
+        (*call, attempt) for call in calls for attempt in (0, 1)
+    )
+    assert all(event["worker"] == router.get_worker_for_key(event["name"][1]) for event in starts)
+    assert most_in_window([event["at"] for event in starts], 0.8) <= 5
+    seen = eventually(lambda: (books := audit(app)) and not books["in_flight"] and books, PATIENCE)
+    assert not seen["missing"]
+
+
+def test_the_controls_act_in_their_order(monkeypatch, celery_environment, worker, redis_client, request):
+    """Unique, then the queue, then the backlog of that queue: all before a worker is there; the limit in the worker."""
+    monkeypatch.setenv("ROUTER_MODE", "partition")
+    app = request.getfixturevalue("app")
+    task = app.tasks["ring.everything"]
+    limiter = Limiter(task.heimdall_store.client, task.heimdall_store.space)
+    (limit,) = [each.demand() for each in declared_limits(app) if each.name == task.name]
+    clicks = [task.apply_async((1,), {"customer": "ann"}, lru_key="ann") for _ in range(3)]
+    assert len({click.id for click in clicks}) == 1
+    queue = app.conf.task_routes[1].route_task(task.name, (1,), {"customer": "ann"})["queue"]
+    waiting = ranch_of(app).backlog.queues().values()
+    assert {Address.from_bytes(each.address).name(app) for each in waiting} == {queue}
+    (ticket,) = redis_client.lrange(queue, 0, -1)
+    assert json.loads(ticket)["headers"]["task"] == TICKET
+    assert limiter.peek([limit])[0].used == 0
+    worker("ring", "a", concurrency=1)
+    assert clicks[0].get(timeout=PATIENCE) == "ann 1"
+    assert limiter.peek([limit])[0].used == 1
+    settled(app, 1)
+
+
+def test_a_unique_task_that_waits_for_its_limit_takes_no_second_click(app, worker, event_log):
+    task = app.tasks["unique_limited"]
+    worker("light", concurrency=2)
+    calls = [task.delay(number) for number in range(5)]
+    event_log.wait_for(2, PATIENCE, what="start")
+    assert task.delay(4).id == calls[4].id
+    assert get_all(calls) == list(range(5))
+    starts = event_log.events(what="start")
+    assert Counter(event["name"] for event in starts) == Counter(range(5))
+    assert most_in_window([event["at"] for event in starts], 1.6) <= 2
+
+
+@on_both_brokers
+def test_a_limited_task_comes_back_to_its_customers_worker(app, ring, event_log):
+    _, router = ring("a", "b")
+    task = app.tasks["ring.limited"]
+    calls = [(number, customer) for number in range(3) for customer in ("ann", "bob", "eve")][:7]
+    assert get_all([task.delay(number, customer=customer) for number, customer in calls]) == [n for n, _ in calls]
+    starts = event_log.events(what="start")
+    assert Counter(tuple(event["name"]) for event in starts) == Counter(calls)
+    assert all(event["worker"] == router.get_worker_for_key(event["name"][1]) for event in starts)
+    assert most_in_window([event["at"] for event in starts], 1.6) <= 2
 
 
 def test_duplicates_do_not_reach_the_backlog(app, worker):

@@ -1,4 +1,6 @@
-"""One application in several roles: ``publisher``, ``heavy``, ``light``, and ``ring`` for workers that share keys.
+"""One application in several roles: ``publisher``, ``heavy``, ``light``, and workers that share keys.
+
+Those are ``ring``, of the heavy pool, and ``light-ring``.
 
 With ``ROUTER_MODE=partition`` those workers share partitions instead.
 """
@@ -11,7 +13,7 @@ from celery_chain_router import ChainRouter
 from celery_showcase_presets import heavy_app, light_app, publisher_app
 from celery_showcase_presets.routes import preset_queue
 
-MAKE = {"publisher": publisher_app, "heavy": heavy_app, "light": light_app, "ring": heavy_app}
+MAKE = {"publisher": publisher_app, "heavy": heavy_app, "light": light_app, "ring": heavy_app, "light-ring": light_app}
 LEASE = 3.0
 
 
@@ -21,7 +23,7 @@ def pool_first(name, *args, **kwargs):
 
 def make(role):
     routes = [pool_first]
-    if role in ("publisher", "ring"):
+    if role in ("publisher", "ring", "light-ring"):
         mode = os.environ.get("ROUTER_MODE", "ring")
         routes.append(ChainRouter(routing_key="customer", mode=mode, **({"partitions": 4} if mode != "ring" else {})))
     return MAKE[role](

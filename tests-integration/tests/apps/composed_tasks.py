@@ -34,6 +34,14 @@ class Everything(HeavyTask, HeimdallTask, RanchTask):
     abstract = True
 
 
+class LightEverything(RanchTask, LightTask, HeimdallTask):
+    abstract = True
+
+
+class LimitedHeavy(HeimdallTask, HeavyTask):
+    abstract = True
+
+
 def work(task, name, seconds=0.0):
     where = task.request.hostname.partition("@")[0]
     log_event(what="start", task=task.name, name=name, id=task.request.id, worker=where, retries=task.request.retries)
@@ -93,10 +101,28 @@ def ring_stumbling(self, customer, failures):
     return customer
 
 
-@shared_task(base=Everything, bind=True, name="ring.everything", heimdall={"unique": True, "times": 5, "per": 1})
-def everything(self, number, customer):
-    work(self, (number, customer), 0.05)
+@shared_task(base=LimitedHeavy, bind=True, name="ring.limited", heimdall={"times": 2, "per": 2})
+def ring_limited(self, number, customer):
+    work(self, (number, customer))
+    return number
+
+
+@shared_task(base=HeimdallTask, bind=True, name="unique_limited", heimdall={"unique": True, "times": 2, "per": 2})
+def unique_limited(self, number):
+    work(self, number)
+    return number
+
+
+def all_four(self, number, customer, failures=0, seconds=0.05):
+    work(self, (number, customer), seconds)
+    if self.request.retries < failures:
+        raise ConnectionError(customer)
     return f"{customer} {number}"
+
+
+for base, name in ((Everything, "ring.everything"), (LightEverything, "ring.light_everything")):
+    limit = {"unique": True, "times": 5, "per": 1}
+    shared_task(base=base, bind=True, name=name, heimdall=limit, retry_backoff_max=1)(all_four)
 
 
 @shared_task(base=LightTask, bind=True, name="tail")
