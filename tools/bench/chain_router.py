@@ -84,6 +84,8 @@ def _delay(url: str, theirs: dict[int, list[float]]) -> Table:
         ["workers", "ratio", "target", "added round trips", "target", "celery-chain-router 0.2"],
         "Workers are members of a shared ring, so that the look at the epoch once a second is in the figures. Round "
         "trips of 200 calls on the wire to our Redis, which is here another connection than the broker's.",
+        picture=("router-delay", "times plain `delay()`"),
+        bars={"ratio": "toolkit", "celery-chain-router 0.2": "celery-chain-router 0.2"},
     )
     for size in SIZES:
         client = connect(url)

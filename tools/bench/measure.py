@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import subprocess
 import sys
 import tracemalloc
@@ -20,15 +21,29 @@ if TYPE_CHECKING:
     from celery_toolkit_testkit import TcpProxy
 
 HERE = Path(__file__).parent
+#: Where the bars of a picture begin.
+_LEFT = 320
 
 
 @dataclass
 class Table:
-    """A Markdown table; `str` gives its text."""
+    """A Markdown table; `str` gives its text, `drawn` puts a picture below it.
+
+    Args:
+        title: What is measured.
+        columns: Their heads.
+        note: A sentence below.
+        picture: Name of the picture's file and unit of its values; without it there is none.
+        bars: Column -> whose it is; each row gives a bar of each of these columns, below each other.
+        labels: How many of the first columns tell one row from another.
+    """
 
     title: str
     columns: Sequence[str]
     note: str = ""
+    picture: tuple[str, str] | None = None
+    bars: Mapping[str, str] = field(default_factory=dict)
+    labels: int = 1
     rows: list[Sequence[str]] = field(default_factory=list)
 
     def add(self, *cells: str) -> None:
@@ -40,6 +55,27 @@ class Table:
         lines = [self.columns, ["---"] * len(self.columns), *self.rows]
         parts = [f"### {self.title}", "\n".join(f"| {' | '.join(line)} |" for line in lines)]
         return "\n\n".join([*parts, self.note] if self.note else parts)
+
+    def drawn(self, folder: Path) -> str:
+        """The table, and the Markdown of its picture, which is written into `folder`."""
+        if self.picture is None:
+            return str(self)
+        name, unit = self.picture
+        places = {self.columns.index(column): whose for column, whose in self.bars.items()}
+        bars = {
+            ", ".join([f"{cell} {self.columns[at]}" for at, cell in enumerate(row[: self.labels])] + [whose]): (
+                _number(row[place])
+            )
+            for row in self.rows
+            for place, whose in places.items()
+        }
+        return f"{self}\n\n{Chart(name, self.title, unit, bars).picture(folder)}"
+
+
+def _number(cell: str) -> float | None:
+    """The figure in a cell; ``None`` when it has none."""
+    found = re.search(r"\d[\d,]*(\.\d+)?", cell)
+    return float(found[0].replace(",", "")) if found else None
 
 
 @dataclass
@@ -63,39 +99,46 @@ class Chart:
     def __str__(self) -> str:
         table = Table(self.title, ("", self.unit), self.note)
         for label, value in self.bars.items():
-            table.add(label, "not measured" if value is None else f"{value:,.2f}")
+            table.add(label, "not measured" if value is None else f"{value:,.4g}")
         return str(table)
 
     def drawn(self, folder: Path) -> str:
-        """Write the picture into `folder`; the Markdown that shows it."""
+        """Write the picture into `folder`; the Markdown of title, picture and note."""
+        return f"### {self.title}\n\n{self.picture(folder)}" + (f"\n\n{self.note}" if self.note else "")
+
+    def picture(self, folder: Path) -> str:
+        """Write the picture into `folder`; the Markdown that shows it, its figures told to who cannot see it."""
         path = folder / f"comparison-{self.name}.svg"
         path.write_text(self.svg(), encoding="utf-8")
-        told = ", ".join(f"{label}: {value:,.4g}" for label, value in self.bars.items() if value is not None)
-        return f"### {self.title}\n\n![{told} {self.unit}]({path.name})\n" + (f"\n{self.note}" if self.note else "")
+        told = "; ".join(f"{label}: {value:,.4g}" for label, value in self.bars.items() if value is not None)
+        return f"![{self.title}. {told} {self.unit}]({path.name})".replace("`", "")
 
     def svg(self) -> str:
-        """A picture for light and dark pages, readable without its page."""
+        """A picture on a ground of its own, for light and dark, readable without its page."""
         most = max(filter(None, self.bars.values()), default=1.0)
         rows = []
         for at, (label, value) in enumerate(self.bars.items()):
-            y = 12 + 34 * at
-            rows.append(f'<text x="0" y="{y + 16}">{escape(label)}</text>')
+            y = 16 + 34 * at
+            rows.append(f'<text x="{_LEFT - 12}" y="{y + 16}" text-anchor="end">{escape(label)}</text>')
             if value is None:
-                rows.append(f'<text x="210" y="{y + 16}" class="soft">not measured</text>')
+                rows.append(f'<text x="{_LEFT}" y="{y + 16}" class="soft">not measured</text>')
                 continue
-            width = max(2.0, 340 * value / most)
+            width = max(2.0, 300 * value / most)
             kind = "own" if "toolkit" in label else "other"
-            rows.append(f'<rect x="210" y="{y}" width="{width:.1f}" height="22" rx="3" class="{kind}"/>')
-            rows.append(f'<text x="{218 + width:.1f}" y="{y + 16}" class="soft">{value:,.4g}</text>')
-        height = 34 * len(self.bars) + 34
+            rows.append(f'<rect x="{_LEFT}" y="{y}" width="{width:.1f}" height="22" rx="3" class="{kind}"/>')
+            rows.append(f'<text x="{_LEFT + 8 + width:.1f}" y="{y + 16}" class="soft">{value:,.4g}</text>')
+        height = 34 * len(self.bars) + 42
         style = (
-            "text{font:14px system-ui,sans-serif;fill:#1f2933}.soft{fill:#52606d}.own{fill:#0f8a5f}.other{fill:#9aa5b1}"
-            "@media(prefers-color-scheme:dark){text{fill:#e4e7eb}.soft{fill:#9aa5b1}.own{fill:#3ebd93}.other{fill:#616e7c}}"
+            "text{font:14px system-ui,sans-serif;fill:#1f2933}.soft{fill:#52606d}.ground{fill:#f7f8fa}"
+            ".own{fill:#0f8a5f}.other{fill:#9aa5b1}"
+            "@media(prefers-color-scheme:dark){text{fill:#e4e7eb}.soft{fill:#cbd2d9}.ground{fill:#1f2430}"
+            ".own{fill:#3ebd93}.other{fill:#7b8794}}"
         )
         return (
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 {height}" role="img">'
-            f"<title>{escape(self.title)}</title><style>{style}</style>{''.join(rows)}"
-            f'<text x="210" y="{height - 10}" class="soft">{escape(self.unit)}</text></svg>\n'
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 720 {height}" role="img">'
+            f"<title>{escape(self.title)}</title><style>{style}</style>"
+            f'<rect width="720" height="{height}" rx="8" class="ground"/>{"".join(rows)}'
+            f'<text x="{_LEFT}" y="{height - 14}" class="soft">{escape(self.unit)}</text></svg>\n'
         )
 
 

@@ -128,6 +128,9 @@ def _growth(url: str) -> Table:
     table = Table(
         "ranch: one claim that settles the task before, by the number of clients",
         ["clients", "tasks waiting", "server time", "ratio to the first", "target", "round trips", "target"],
+        picture=("ranch-claim", "times the first"),
+        bars={"ratio to the first": "toolkit"},
+        labels=2,
     )
     base = 0.0
     for clients, tasks in SIZES:

@@ -15,6 +15,7 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -26,14 +27,25 @@ SHARED = {"run", "measure"}
 
 PAGE = """# Compared
 
-Each piece beside plain Celery and beside the packages that people use for the same end today, in the same run on the
-same machine, those each in an environment of its own. Round trips are counted on the wire. Times are ratios: medians
-or minima of calls made in turn. A figure that misses its target is marked as missed. Take them again with
+Each piece beside plain Celery and beside the packages that people use for the same end today, on the same machine and
+in the same run, those each in an environment of its own. Round trips are counted on the wire. Times are ratios: medians
+or minima of calls made in turn. A figure that misses its target is marked as missed. Take them again, in about ten
+minutes, with
 
 ```console
 $ make comparison
 ```
 """
+
+#: Bench -> its heading on the page, in the page's order.
+HEADINGS = {
+    "promises": "What is kept",
+    "heimdall": "heimdall",
+    "ranch": "ranch",
+    "chain_router": "chain-router",
+    "ring": "The hash ring",
+    "core": "core",
+}
 
 
 def lines(name: str, pictures: Path | None) -> Iterator[str]:
@@ -41,9 +53,9 @@ def lines(name: str, pictures: Path | None) -> Iterator[str]:
     cores = os.cpu_count() or 1
     load = os.getloadavg()[0] / cores
     versions = f"Python {platform.python_version()}, redis-py {version('redis')}"
-    yield f"\n## {name}\n\n{versions}, {cores} cores, load {load:.1f} each"
+    yield f"\n## {HEADINGS.get(name, name)}\n\n{versions}, {cores} cores, load {load:.1f} each"
     for part in importlib.import_module(name).tables():
-        yield f"\n{part.drawn(pictures) if pictures and hasattr(part, 'drawn') else part}"
+        yield f"\n{part.drawn(pictures) if pictures else part}"
 
 
 def main() -> None:
@@ -59,9 +71,11 @@ def main() -> None:
         parser.error(f"no bench for {', '.join(unknown)}; there are {', '.join(known)}")
     if options.page:
         command = [sys.executable, __file__, "--pictures", str(options.page.parent)]
-        parts = [
-            subprocess.run([*command, name], check=True, stdout=subprocess.PIPE, text=True).stdout for name in names
-        ]
+        parts = []
+        for name in sorted(names, key=[*HEADINGS, *names].index):
+            began = time.monotonic()
+            parts.append(subprocess.run([*command, name], check=True, stdout=subprocess.PIPE, text=True).stdout)
+            print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
         options.page.write_text(PAGE + "".join(parts), encoding="utf-8")
     elif len(names) > 1:
         for name in names:

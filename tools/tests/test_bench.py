@@ -60,9 +60,20 @@ def test_a_chart_is_a_table_or_a_picture_that_says_what_was_not_measured(measure
     assert "| gone | not measured |" in str(chart)
     assert chart.drawn(tmp_path).splitlines()[2].endswith("(comparison-place.svg)")
     drawn = ElementTree.parse(tmp_path / "comparison-place.svg").getroot()
-    widths = [float(bar.get("width")) for bar in drawn.iter("{http://www.w3.org/2000/svg}rect")]
-    assert widths == [2.0, 340.0]
+    bars = [bar for bar in drawn.iter("{http://www.w3.org/2000/svg}rect") if bar.get("class") != "ground"]
+    assert [(bar.get("class"), float(bar.get("width"))) for bar in bars] == [("own", 2.0), ("other", 300.0)]
     assert "other <x>" in [text.text for text in drawn.iter("{http://www.w3.org/2000/svg}text")]
+
+
+def test_a_table_may_have_a_picture_of_some_of_its_columns(measure, tmp_path):
+    columns = ["workers", "ratio", "target", "theirs"]
+    table = measure.Table("t", columns, picture=("growth", "x"), bars={"ratio": "toolkit", "theirs": "other 1.0"})
+    table.add("3", "**1.50** (missed)", "<= 1.40", "2,010.5")
+    table.add("1,000", "1.2", "<= 1.40", "not measured")
+    shown = table.drawn(tmp_path)
+    assert shown.startswith(f"{table}\n\n![t. 3 workers, toolkit: 1.5; 3 workers, other 1.0: 2,010; 1,000 workers, to")
+    assert shown.endswith("(comparison-growth.svg)")
+    assert "not measured" in (tmp_path / "comparison-growth.svg").read_text()
 
 
 def test_ratios_and_spans_compare_what_they_are_given(measure):
