@@ -82,7 +82,7 @@ def main() -> None:
             print(prove_leaf(python, name))
         python = environment(Path(scratch, "all"), uv, [core, *(wheel(dist, name) for name in LEAVES)])
         run(python, "-c", "import " + ", ".join(package for package, _ in LEAVES.values()))
-        print("all five: one environment")
+        print("all five in one environment:", "; ".join(prove_leaf(python, name) for name in LEAVES))
 
 
 if __name__ == "__main__":

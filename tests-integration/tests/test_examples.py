@@ -6,12 +6,14 @@ file's name becomes that file. `READER` holds what a page leaves to its reader.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -27,8 +29,10 @@ PAGES = [
     *sorted(ROOT.glob("packages/*/README.md")),
     *sorted(ROOT.glob("docs/**/*.md")),
 ]
-FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w+)[^\n]*\n(?P<text>.*?)^(?P=indent)```", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*)[^\n]*\n(?P<text>.*?)^(?P=indent)```", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"^# ([\w/]+\.py)\n")
+#: Languages of blocks that are only to be read; one without a language is a drawing or what a program says.
+READ_ONLY = {"", "diff", "ini", "make"}
 #: A server on the reader's own machine.
 LOCAL = re.compile(r"redis://localhost(:6379)?(?=[/\"'])")
 
@@ -91,6 +95,18 @@ def name_of(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_no_example_is_left_out_in_silence(page: Path) -> None:
+    """A block in a language that nobody runs here, or code that hides in a block without one, would be."""
+    source = page.read_text(encoding="utf-8")
+    found = list(FENCE.finditer(source))
+    assert len(re.findall(r"^ *```", source, re.MULTILINE)) == 2 * len(found)
+    assert {match["language"] for match in found} <= READ_ONLY | {"python", "console", "sh"}
+    for match in found:
+        if match["language"] == "":
+            assert not re.search(r"^ *(\$ |import |from \w+ import |@\w+\.task)", match["text"], re.MULTILINE), match[0]
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if any(examples(page, "python"))], ids=name_of)
 def test_the_python_of_a_page_runs(page: Path, redis_url: str, tmp_path: Path) -> None:
     program = script(list(examples(page, "python")), tmp_path, redis_url)
@@ -111,13 +127,16 @@ def commands(block: Example) -> Iterator[list[str]]:
         words = shlex.split(line, comments=True)
         while words and re.fullmatch(r"\w+=\S*", words[0]):
             words.pop(0)
+        if words and words[0] == "for":
+            words = words[words.index("do") + 1 : words.index("done")]
+            words[-1] = words[-1].removesuffix(";")
         if words:
             yield words
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if any(examples(page, "console", "sh"))], ids=name_of)
 def test_the_commands_of_a_page_exist(page: Path) -> None:
-    """Each ``celery`` command takes the words that the page gives it; each ``make`` target is there."""
+    """Each ``celery`` command takes the words that the page gives it; what the others name exists."""
     targets = set(re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for block in examples(page, "console", "sh"):
         for program, *words in commands(block):
@@ -125,6 +144,15 @@ def test_the_commands_of_a_page_exist(page: Path) -> None:
                 parse(celery, words, block)
             elif program == "make":
                 assert words[0] in targets, f"{block.place}: no target {words[0]}"
+            elif program == "pip":
+                assert words[0] == "install"
+                for name, _, extras in (word.removesuffix("]").partition("[") for word in words[1:]):
+                    known = metadata.metadata(name).get_all("Provides-Extra") or []
+                    assert name.startswith("celery-toolkit-"), block.place
+                    assert set(filter(None, extras.split(","))) <= set(known), f"{block.place}: {known}"
+            else:
+                assert (program, words[0]) == ("python", "-m"), f"{block.place}: nobody tries {program}"
+                assert importlib.util.find_spec(words[1]), f"{block.place}: no module {words[1]}"
 
 
 def parse(command: click.Command, words: list[str], block: Example) -> None:
