@@ -5,7 +5,9 @@ SHELL := /bin/sh
 UV = "$$(sh tools/uv.sh)"
 PYTHON = .venv/bin/python
 # Tests mostly wait for workers: three processes keep two cores busy. Each has servers of its own.
-PYTEST = $(PYTHON) -m pytest -n $(or $(JOBS),3) --dist loadgroup
+PYTEST = $(PYTHON) -m pytest -n $(or $(JOBS),3) --dist loadgroup -m "not long and not alone"
+# What holds a promise in seconds runs after the others, by itself; 5 says that there was no such test.
+ALONE = $(PYTHON) -m pytest -m "alone and not long"
 # Only the public index may reach the lock, whatever this machine's settings say.
 NO_INDEX = env -u UV_INDEX -u UV_INDEX_URL -u UV_DEFAULT_INDEX -u UV_EXTRA_INDEX_URL -u UV_FIND_LINKS
 PACKAGES = core heimdall ranch chain-router showcase-presets
@@ -36,9 +38,11 @@ sync: ## Bring the development environment into .venv
 
 test-all: sync ## Run every test; what needs a server that is not there is skipped with the reason
 	$(PYTEST)
+	$(ALONE)
 
 $(addprefix test-,$(PACKAGES)): test-%: sync
 	$(PYTEST) packages/$*
+	$(ALONE) packages/$* || [ $$? = 5 ]
 
 test-integration: sync ## Test the pieces together
 	$(PYTEST) tests-integration
@@ -81,7 +85,7 @@ pictures: sync ## Draw the documentation's pictures again, from real runs
 	for each in tools/pictures/*.py; do $(PYTHON) $$each || exit 1; done
 
 docs: ## Build the documentation site into site/, strictly
-	@$(UV) run --frozen --isolated --only-group docs mkdocs build --strict --quiet --config-file .mkdocs.yml
+	@NO_MKDOCS_2_WARNING=1 $(UV) run --frozen --isolated --only-group docs mkdocs build --strict --quiet --config-file .mkdocs.yml
 
 clean: ## Remove what the targets above have made
 	rm -rf .venv .tools .cache .demo .matrix dist site

@@ -1,9 +1,9 @@
 """Run the suites over servers, ways to reach them, Pythons and both ends of the dependencies: one leg each.
 
 ``python tools/matrix.py --list`` names the legs; ``python tools/matrix.py LEG ...`` runs some, without a name all of
-them. Each leg has an environment of its own in ``.matrix/``, where its log stays too. Ends with a table; exit code 1
-when a leg failed. A leg whose interpreter or server this machine lacks is reported as missing, under ``CI=true`` as
-failed.
+them; ``--tiers unit`` runs only that part of each. Each leg has an environment of its own in ``.matrix/``, where its
+log stays too. Ends with a table; exit code 1 when a leg failed. A leg whose interpreter or server this machine lacks
+is reported as missing, under ``CI=true`` as failed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -27,6 +27,7 @@ FOLDER = ROOT / ".matrix"
 NEWEST_PYTHON = "3.13"
 #: The suites that a leg may run; what talks to the network of an index or measures is left to the ordinary run.
 TIERS: Mapping[str, Sequence[str]] = {
+    "unit": ("packages/*/tests/unit",),
     "fast": ("packages/*/tests/unit", "packages/*/tests/redis"),
     "state": ("packages/*/tests/redis",),
     "all": ("packages", "tools/testkit", "tests-integration"),
@@ -135,9 +136,9 @@ class Workshop:
             subprocess.run([self.uv, *arguments], check=True, stdout=out, stderr=out, cwd=ROOT)
 
 
-def run(name: str, workshop: Workshop, jobs: int) -> Outcome:
+def run(name: str, leg: Leg, workshop: Workshop, jobs: int) -> Outcome:
     """Run one leg."""
-    leg, log, began = LEGS[name], FOLDER / f"{name}.log", time.monotonic()
+    log, began = FOLDER / f"{name}.log", time.monotonic()
     log.write_text("")
     try:
         python = workshop.environment(leg, log)
@@ -180,6 +181,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("legs", nargs="*", metavar="LEG", choices=[[], *LEGS], help=", ".join(LEGS))
     parser.add_argument("--list", action="store_true", help="name the legs and end")
+    parser.add_argument("--tiers", choices=TIERS, help="run these of each leg, instead of its own")
     parser.add_argument("--jobs", type=int, default=3, help="test processes at once")
     options = parser.parse_args()
     if options.list:
@@ -191,8 +193,11 @@ def main() -> int:
     outcomes: list[Outcome] = []
     for name in options.legs or LEGS:
         print(f"{name} ...", flush=True)
-        outcomes.append(run(name, workshop, options.jobs))
+        leg = replace(LEGS[name], tiers=options.tiers or LEGS[name].tiers)
+        outcomes.append(run(name, leg, workshop, options.jobs))
         print(f"{name}: {outcomes[-1].state}, {outcomes[-1].summary}", flush=True)
+        if outcomes[-1].state == "failed" and os.environ.get("CI") == "true":
+            print((FOLDER / f"{name}.log").read_text(errors="replace")[-20_000:])
     lines = "\n".join(table(outcomes))
     (FOLDER / "table.md").write_text(lines + "\n")
     print(lines)

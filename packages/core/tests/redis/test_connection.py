@@ -93,8 +93,8 @@ def test_a_connection_that_the_server_cut_is_made_again_unnoticed():
 
 
 @pytest.mark.not_on("cluster", reason="the proxy follows one server")
-def test_a_lost_reply_is_asked_for_once_more(redis_url):
-    with TcpProxy(redis_url) as proxy:
+def test_a_lost_reply_is_asked_for_once_more(redis_server, redis_url):
+    with TcpProxy(redis_server.url) as proxy:
         client = connect(proxy.url)
         ping(client)
         proxy.lose_reply("PING")
@@ -294,11 +294,11 @@ def _answers(client):
 
 
 @pytest.mark.not_on("cluster", reason="has databases 0 only")
-def test_the_master_is_found_through_its_sentinels(redis_url, sentinel_port):
+def test_the_master_is_found_through_its_sentinels(redis_server, redis_url, sentinel_port):
     dead = dead_url().rpartition("@")[2].removesuffix("/0")
     client = connect(f"sentinel://{dead};sentinel://127.0.0.1:{sentinel_port}/2?master_name=mine")
     client.set("k", "v")
-    assert connect(redis_url.removesuffix("/0") + "/2").get("k") == b"v"
+    assert connect(redis_server.url.removesuffix("/0") + "/2").get("k") == b"v"
     with pytest.raises(RedisUnavailable, match="check that they run and that master_name fits"):
         ping(connect(f"sentinel://127.0.0.1:{sentinel_port}/2", master_name="theirs"))
 

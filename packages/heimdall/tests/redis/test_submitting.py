@@ -177,12 +177,13 @@ def test_a_short_lived_process_confirms_before_it_ends(make_task, redis_url):
     assert [lock["state"] for lock in held(task)] == ["queued"]
 
 
+@pytest.mark.alone
 def test_a_redis_that_is_away_is_a_clear_error_within_its_timeout(make_task):
     task = make_task(heimdall={"unique": True}, conf={"heimdall_redis_url": "redis://:secret@127.0.0.1:1/0"})
     began = time.monotonic()
     with pytest.raises(RedisUnavailable, match=r"127\.0\.0\.1:1") as caught:
         task.delay("a")
-    assert time.monotonic() - began < 2 + SLACK
+    assert time.monotonic() - began <= 2
     assert "secret" not in str(caught.value)
 
 

@@ -71,6 +71,7 @@ def test_a_huge_payload_writes_nothing(task, redis_client):
     assert nothing_written(redis_client)
 
 
+@pytest.mark.alone
 def test_without_redis_the_error_comes_in_time_and_names_the_server():
     app = Celery("away", broker="redis://:secret@127.0.0.1:1/0", set_as_current=False)
 
@@ -81,7 +82,7 @@ def test_without_redis_the_error_comes_in_time_and_names_the_server():
     begin = time.monotonic()
     with pytest.raises(RedisUnavailable, match=r"127\.0\.0\.1:1") as error:
         task.lru_delay("a")
-    assert time.monotonic() - begin < 10  # 2 s on a machine that is not busy
+    assert time.monotonic() - begin <= 2
     assert "secret" not in str(error.value)
     assert get_status(app)["health"].startswith("error")
     app.close()

@@ -21,6 +21,23 @@ if TYPE_CHECKING:
 # What workers tell each other: slow to start, and of no use to a test that does not ask for it.
 _QUIET = ("--without-gossip", "--without-mingle", "--without-heartbeat")
 
+# ``python -m celery`` imports flower and an interactive shell, which no worker runs: a third of its time to start, and
+# the suites start hundreds. All else is Celery's own main program.
+_CELERY = """
+import importlib.metadata, sys, types
+found = importlib.metadata.entry_points
+def without_flower(**chosen):
+    if chosen != {"group": "celery.commands"}:
+        return found(**chosen)
+    return [each for each in found(**chosen) if not each.module.startswith("flower")]
+importlib.metadata.entry_points = without_flower
+sys.modules["click_repl"] = shell = types.ModuleType("click_repl")
+shell.register_repl = lambda group: None
+from celery import __main__
+sys.argv[0] = __main__.__file__
+__main__.main()
+"""
+
 
 class WorkerProcess:
     """One ``celery -A module worker``, in its own session; it dies with the process that made it.
@@ -59,7 +76,7 @@ class WorkerProcess:
         self.name = f"{name}@test"
         self.log_path = log_path
         self.deadline = deadline
-        command = [sys.executable, "-m", "celery", "-A", module, "worker", "-n", self.name, "-l", loglevel]
+        command = [sys.executable, "-c", _CELERY, "-A", module, "worker", "-n", self.name, "-l", loglevel]
         command += ["-P", pool, "-c", str(concurrency), *(_QUIET if quiet else ()), *arguments]
         if queues:
             command += ["-Q", ",".join(queues)]
