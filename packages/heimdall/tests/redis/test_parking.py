@@ -10,6 +10,7 @@ from celery_heimdall.calls import Call
 from celery_heimdall.claims import Claim
 from celery_heimdall.inspection import parked
 from celery_heimdall.waking import Waker
+from celery_toolkit_core.limits import Limiter
 from celery_toolkit_testkit import eventually
 
 
@@ -61,6 +62,45 @@ def test_a_woken_task_is_woken_anew_when_nobody_takes_it_up_and_the_older_messag
     assert claim.start() == "go"
     assert Claim(task, Call(task, (None,)), None, "b", 0, new).start() == "stale"
     assert list(parked(task.heimdall_store)) == []
+
+
+def test_of_several_limits_all_are_taken_or_none(app):
+    limits = [RateLimit("5/m", name="roomy"), Concurrency(1, name="narrow"), RateLimit("5/m", name="also")]
+    task = declare(app, limits=limits)
+
+    def used():
+        store = task.heimdall_store
+        demands = Claim(task, Call(task, (None,)), None, "x", 0, "x/1").demands
+        return [state.used for state in Limiter(store.client, store.space).peek(demands)]
+
+    first, _ = enter(task, "a", "a/1")
+    assert first.start() == "go"
+    assert used() == [1, 1, 1]
+    assert enter(task, "b", "b/1")[1][0] == "parked"
+    assert used() == [1, 1, 1]
+    first.finish("success", comes_back=False)
+    assert used() == [1, 0, 1]
+
+
+def test_a_place_that_is_given_back_in_one_lane_is_looked_for_in_another_within_a_second(app):
+    """Two tasks that share one of their limits: neither's end wakes the other's lane."""
+    app.conf.heimdall_lease = 60
+    desk = Concurrency(1, name="desk")
+    task = declare(app, limits=[desk])
+
+    @app.task(base=HeimdallTask, name="other", shared=False, limits=[desk, RateLimit("100/s", name="also")])
+    def other(value=None):
+        return None
+
+    first, _ = enter(task, "a", "a/1")
+    assert first.start() == "go"
+    verdict, wait_ms, _ = enter(other, "b", "b/1")[1]
+    assert (verdict, wait_ms <= 1000) == ("parked", True)
+    store, lane = task.heimdall_store, Claim(other, Call(other, (None,)), None, "b", 0, "b/1").limits_lane
+    seconds, micros = store.client.time()
+    assert store.client.zscore(store.parking[2], lane) <= seconds * 1000 + micros / 1000 + 1000
+    first.finish("success", comes_back=False)
+    assert eventually(lambda: wake(task))[0][0] == "b"
 
 
 def test_a_woken_message_that_comes_again_after_its_body_began_is_an_ordinary_one(app):

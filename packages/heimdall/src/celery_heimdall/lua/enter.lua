@@ -133,12 +133,12 @@ if limited then
   item.costs = limits_costs(limits)
   item.order = item.order or redis.call('INCR', KEYS[5])
   if ARGV[14] ~= '1' and not item.stamp then
-    local wait, ends
+    local wait, ends, look
     if redis.call('EXISTS', KEYS[7]) == 1 and not item.parkings then
-      local look = tonumber(redis.call('ZSCORE', KEYS[3], ARGV[10]) or now)
-      wait, ends = limits_refusal({{1, math.max(0, look - now) * 1000}}, ARGV[21])
+      local due = tonumber(redis.call('ZSCORE', KEYS[3], ARGV[10]) or now)
+      wait, ends, look = limits_refusal({{1, math.max(0, due - now) * 1000}}, ARGV[21], limits)
     else
-      wait, ends = limits_refusal(limits_blocked(limits, token, us), ARGV[21])
+      wait, ends, look = limits_refusal(limits_blocked(limits, token, us), ARGV[21], limits)
     end
     if ends then
       item_remove(KEYS, id)
@@ -151,13 +151,13 @@ if limited then
       if message == '' and not woken then
         return {'message'}
       end
-      wait = math.ceil(wait * (1 + ARGV[22] / 1000))
-      park(KEYS, KEYS[7], ARGV[10], ARGV[19], id, item, message, now + wait, now)
+      look = math.ceil(look * (1 + ARGV[22] / 1000))
+      park(KEYS, KEYS[7], ARGV[10], ARGV[19], id, item, message, now + look, now)
       if state then
         -- Waiting for a limit it keeps its place in the queue, not the right to run.
         lock_write('', nil)
       end
-      return {'parked', wait, 'limited'}
+      return {'parked', look, 'limited'}
     end
     item.stamp = string.format('%.0f', limits_charge(limits, token, us))
   end

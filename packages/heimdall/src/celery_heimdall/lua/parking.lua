@@ -63,18 +63,27 @@ local function item_remove(keys, id)
   redis.call('ZREM', keys[4], id)
 end
 
--- What the limits' refusal of a start comes to: ms until they may let it pass, nil when they do so now; and the place of
--- the limit that ends the task instead. `strategies` has one letter for each limit: x raise, d drop, others wait.
-local function limits_refusal(blocked, strategies)
-  local wait, ends
+-- Ms until a look at a limit that has no room, of `limits_blocked`: a place that is held may be given back at any moment,
+-- also by a task of another lane.
+local function limit_look(limits, one)
+  local one_ms = one[2] < 0 and 1000 or math.ceil(one[2] / 1000)
+  return limits[one[1]].rate and one_ms or math.min(one_ms, 1000)
+end
+
+-- What the limits' refusal of a start comes to: ms until they may let it pass, nil when they do so now; the place of
+-- the limit that ends the task instead; and ms until the next look. `strategies` has one letter for each limit: x raise,
+-- d drop, others wait.
+local function limits_refusal(blocked, strategies, limits)
+  local wait, ends, look
   for _, one in ipairs(blocked) do
     wait = math.max(wait or 1, one[2] < 0 and 1000 or math.ceil(one[2] / 1000))
+    look = math.max(look or 1, limit_look(limits, one))
     local strategy = strategies:sub(one[1], one[1])
     if strategy == 'x' and (not ends or strategies:sub(ends, ends) ~= 'x') or strategy == 'd' and not ends then
       ends = one[1]
     end
   end
-  return wait, ends
+  return wait, ends, look
 end
 
 -- The costs of a start, to be kept in its item; and back again, with {} for a start that costs nothing after all.

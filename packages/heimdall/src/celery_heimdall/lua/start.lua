@@ -24,9 +24,9 @@ if item.stamp then
   limits_settle(limits, item.stamp)
   limits_cost(limits, item.costs)
 end
-local wait, ends = limits_refusal(limits_blocked(limits, token, us), ARGV[7])
+local wait, ends, look = limits_refusal(limits_blocked(limits, token, us), ARGV[7], limits)
 if ARGV[6] == '1' and lock_read(KEYS[8], now).token ~= token then
-  wait, ends = wait or 1, nil
+  wait, ends, look = wait or 1, nil, look or 1
 end
 if wait then
   limits_release(limits, token, us)
@@ -35,10 +35,10 @@ if ends then
   item_remove(KEYS, id)
   return {'refused', ends, wait}
 elseif wait then
-  wait = math.ceil(wait * (1 + ARGV[8] / 1000))
+  look = math.ceil(look * (1 + ARGV[8] / 1000))
   item.returned = token
-  park(KEYS, KEYS[7], ARGV[3], ARGV[4], id, item, '', now + wait, now)
-  return {'parked', wait}
+  park(KEYS, KEYS[7], ARGV[3], ARGV[4], id, item, '', now + look, now)
+  return {'parked', look}
 end
 local stamp = limits_charge(limits, token, us)
 item_remove(KEYS, id)

@@ -29,9 +29,7 @@ for turn = 1, room do
     limits_cost(limits, item.costs)
     local token = id .. '/' .. ARGV[4] .. '-' .. turn
     for _, one in ipairs(limits_blocked(limits, token, us)) do
-      -- A place that is held may be given back at any moment, also by a task of another lane.
-      local one_ms = one[2] < 0 and 1000 or math.ceil(one[2] / 1000)
-      wait = math.max(wait or 1, limits[one[1]].rate and one_ms or math.min(one_ms, 1000))
+      wait = math.max(wait or 1, limit_look(limits, one))
     end
     if wait then
       break
