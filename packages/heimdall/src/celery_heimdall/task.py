@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from celery import current_task, states
+from celery.backends.base import DisabledBackend
 from celery.result import AsyncResult
 from kombu.utils.uuid import uuid
 
@@ -192,8 +193,8 @@ class HeimdallTask(GatedTask):
             self._start(token, args, kwargs)
         if holder := request.get(HOLDER):
             # The holder has ended without heimdall having seen how; without a result of it we do the work.
-            result: Any = AsyncResult(holder, app=self.app)
-            if result.state in (states.SUCCESS, states.FAILURE):
+            result = _result_of(self.app, holder)
+            if result is not None:
                 return _shared(result)
         return super().__call__(*args, **kwargs)
 
@@ -226,13 +227,27 @@ def current_fence() -> int | None:
 
 
 def _joined_result(task: Any, holder: str, state: str) -> Any:
-    result: Any = AsyncResult(holder, app=task.app)
-    if result.state in (states.SUCCESS, states.FAILURE):
+    result = _result_of(task.app, holder)
+    if result is not None:
         return _shared(result)
-    # A holder whose result is not kept (ignore_result, or it has expired): how it ended is known all the same.
+    # How it ended is known all the same.
     if state == "failure":
         raise HeimdallError(f"task {holder}, which this one was joined to, failed", holder=holder)
-    return None
+    if task.ignore_result or isinstance(task.backend, DisabledBackend):
+        return None
+    raise HeimdallError(
+        f"task {holder}, which this one was joined to, has succeeded, but its result is not there: forgotten, or "
+        "the result backend is one that other processes cannot read, such as rpc://",
+        holder=holder,
+    )
+
+
+def _result_of(app: Celery, holder: str) -> Any:
+    """The result of a task that has ended and whose result is kept; else None."""
+    result: Any = AsyncResult(holder, app=app)
+    if isinstance(result.backend, DisabledBackend) or result.state not in (states.SUCCESS, states.FAILURE):
+        return None
+    return result
 
 
 def _shared(result: Any) -> Any:

@@ -10,18 +10,20 @@ if skew := float(os.environ.get("CLOCK_SKEW", "0")):
     real_time = time.time
     time.time = lambda: real_time() + skew
 
-from guarded import app, body, plain, two_in_two, unique, unique_late
+from guarded import app, body, joined, plain, total, two_in_two, unique, unique_late
 
 from celery_heimdall import HeimdallTask, RateLimit, Unique
 from celery_toolkit_testkit.events import log_event
 
-__all__ = ["app", "plain", "two_in_two", "unique", "unique_late"]
+__all__ = ["app", "joined", "plain", "total", "two_in_two", "unique", "unique_late"]
 
 app.conf.update(
     heimdall_stuck_after=2.0,
     worker_soft_shutdown_timeout=float(os.environ.get("SOFT_SHUTDOWN", "0")),
     worker_enable_soft_shutdown_on_idle=False,
 )
+if timeout := os.environ.get("VISIBILITY"):
+    app.conf.broker_transport_options = {"visibility_timeout": int(timeout)}
 
 
 def limited(name, times, per, **options):
@@ -50,3 +52,62 @@ def hanging(self, key, seconds=0.0):
 @app.task(bind=True, base=HeimdallTask, limits=[RateLimit("1/h", name="gate")], name="gated")
 def gated(self, number):
     return body(self, number, 0.0)
+
+
+@app.task(bind=True, base=HeimdallTask, unique=Unique(by="key"), name="silent", ignore_result=True)
+def silent(self, key, seconds=0.0):
+    return body(self, key, seconds)
+
+
+@app.task(name="heard")
+def heard(task_id):
+    log_event(what="heard", id=task_id)
+
+
+@app.task(bind=True, base=HeimdallTask, unique=Unique(by="key", until="start"), name="from_start")
+def from_start(self, key, seconds=0.0):
+    return body(self, key, seconds)
+
+
+@app.task(
+    bind=True,
+    base=HeimdallTask,
+    unique=Unique(by="key", until="start"),
+    limits=[RateLimit("100/s")],
+    name="from_start_limited",
+)
+def from_start_limited(self, key, seconds=0.0):
+    return body(self, key, seconds)
+
+
+@app.task(
+    bind=True,
+    base=HeimdallTask,
+    unique=Unique(by="key"),
+    name="stubborn",
+    autoretry_for=(ValueError,),
+    retry_kwargs={"max_retries": 2, "countdown": 0.1},
+    retry_backoff=False,
+)
+def stubborn(self, key):
+    body(self, key, 0.0)
+    if self.request.retries < 2:
+        raise ValueError(key)
+    return self.request.retries
+
+
+@app.task(bind=True, base=HeimdallTask, unique=Unique(by="key"), name="last_act", acks_late=True)
+def last_act(self, key):
+    body(self, key, 0.0)
+    if not self.request.delivery_info["redelivered"]:
+        os.kill(os.getppid(), 9)
+
+
+@app.task(name="by_hand")
+def by_hand(key):
+    return [unique(key), unique.apply((key,)).get(disable_sync_subtasks=False)]
+
+
+@app.task(base=HeimdallTask, limits=[RateLimit("100/s", name="sizes")], name="sized")
+def sized(text):
+    return len(text)
