@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
-from .errors import AlreadyQueuedError, HeimdallError, LimitExceeded, LimitRefused
+from .errors import AlreadyQueuedError, HeimdallError, LimitExceeded, LimitRefused, TooFewReplicas
 from .limits import limit, penalize, set_limit, settle
 from .options import Concurrency, RateLimit, Strategy, Unique
 from .signals import lock_lost, task_deduplicated, task_dropped, task_rate_limited, task_released, task_woken
@@ -20,6 +20,7 @@ __all__ = [
     "LimitRefused",
     "RateLimit",
     "Strategy",
+    "TooFewReplicas",
     "Unique",
     "current_fence",
     "limit",

@@ -116,3 +116,19 @@ def test_only_so_many_are_remembered(make_task, redis_client):
     owed = redis_client.hget(lock_of(task, "one").key, "owed").decode().split()
     assert len(owed) == 32
     assert owed[-1] == "t49"
+
+
+def test_what_has_ended_is_remembered_for_ten_minutes(make_task, redis_client):
+    task = make_task(ttl=1)
+    claim, _ = enter(task, "a")
+    claim.finish("success", comes_back=False)
+    assert redis_client.pttl(claim.lock.key) > 590_000
+
+
+@pytest.mark.parametrize("outcome", ["success", "failure", "revoked", "expired", "terminated", "lost"])
+def test_a_key_kept_until_its_expiry_is_freed_by_what_did_not_run_to_its_end(outcome, make_task):
+    task = make_task(until="expiry")
+    accept(task, "a")
+    claim, _ = enter(task, "a")
+    claim.finish(outcome, comes_back=False)
+    assert accept(task, "b") == ("a" if outcome in ("success", "failure") else None)

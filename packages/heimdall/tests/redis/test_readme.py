@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from celery import Celery
 
+import celery_heimdall
 from celery_heimdall import HeimdallTask
+from celery_heimdall.options import DICT_KEYS
+from celery_heimdall.settings import HeimdallSettings
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT.parents[1] / "docs" / "heimdall.md"]
@@ -29,3 +33,15 @@ def test_the_examples_run(page, redis_url, monkeypatch):
     ours = [task for task in app.tasks.values() if isinstance(task, HeimdallTask)]
     assert len(ours) >= 3
     app.close()
+
+
+def test_each_name_that_a_user_may_write_stands_in_the_readme():
+    options = [
+        each.name for option in ("Unique", "RateLimit", "Concurrency") for each in fields(vars(celery_heimdall)[option])
+    ]
+    settings = [f"heimdall_{each.name}" for each in fields(HeimdallSettings)]
+    on_the_task = ["only_after", "setup_redis", "heimdall_config"]
+    of_the_module = celery_heimdall.task.__all__
+    words = set(re.findall(r"\w+", (ROOT / "README.md").read_text()))
+    wanted = {*celery_heimdall.__all__, *DICT_KEYS, *options, *settings, *on_the_task, *of_the_module}
+    assert wanted - words == set()

@@ -122,6 +122,19 @@ def test_an_ignored_duplicate_has_an_id_and_is_revoked(make_task):
     assert second.state == "REVOKED"
 
 
+def test_a_duplicate_under_an_id_of_its_own_is_joined(make_task):
+    """Somebody waits for that id: it must not stay pending for ever."""
+    task = make_task(heimdall={"unique": True})
+    holder = task.delay("a")
+    with task.app.connection_for_read() as connection:
+        size = connection.default_channel._size
+        before = size("celery")
+        own = task.apply_async(("a",), task_id="own")
+        assert size("celery") == before + 1
+    assert (own.id, own.deduplicated) == ("own", True)
+    assert [lock["holder"] for lock in held(task)] == [holder.id]
+
+
 def test_arguments_that_cannot_be_serialised_leave_no_lock(make_task):
     task = make_task(heimdall={"unique": True})
     with pytest.raises(EncodeError):

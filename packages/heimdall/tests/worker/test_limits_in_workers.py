@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from celery_heimdall import LimitRefused
+from celery_heimdall import LimitRefused, set_limit
 from celery_toolkit_testkit import eventually
 
 
@@ -134,3 +134,15 @@ def test_a_start_may_cost_more_or_less_and_be_settled_and_stopped(celery_app_mod
     assert event_log.wait_for(1, what="begin", key=5)[0]["at"] - stopped["at"] > 1.8
     with pytest.raises(LimitRefused, match="cost"):
         app.costly.delay(6, tokens=11).get(timeout=30)
+
+
+def test_large_and_packed_messages_wait_and_come_back_whole(celery_app_module, celery_worker_process):
+    app = celery_app_module("strained")
+    set_limit("sizes", "paused", app=app.app)
+    worker = celery_worker_process("strained")
+    results = [
+        app.sized.apply_async((size * "x",), compression=how) for size, how in ((5_000_000, None), (7_000, "gzip"))
+    ]
+    worker.wait_for_log("task_parked", count=2)
+    set_limit("sizes", None, app=app.app)
+    assert [result.get(timeout=60) for result in results] == [5_000_000, 7_000]

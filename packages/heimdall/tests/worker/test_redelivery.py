@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+from kombu.exceptions import OperationalError
+
 from celery_toolkit_testkit import eventually
 
 
@@ -20,3 +23,43 @@ def test_accepted_work_that_comes_back_runs_beside_or_instead_of_nobody(
     after = [(event["what"], event["id"]) for event in event_log.events()][1:]
     one_by_one = [[("begin", each.id), ("end", each.id)] for each in (first, second)]
     assert after in (one_by_one[0] + one_by_one[1], one_by_one[1] + one_by_one[0])
+
+
+def test_a_worker_killed_between_the_body_and_the_release_costs_a_repetition_with_a_higher_fence(
+    celery_app_module, celery_worker_process, event_log
+):
+    app = celery_app_module("strained")
+    first = celery_worker_process("strained", env={"VISIBILITY": "1"})
+    app.last_act.delay("a")
+    event_log.wait_for(1, what="end")
+    eventually(lambda: not first.is_running)
+    first.destroy()
+    celery_worker_process("strained", env={"VISIBILITY": "1"})
+    begun = event_log.wait_for(2, what="begin")
+    assert begun[0]["id"] == begun[1]["id"]
+    assert begun[0]["fence"] < begun[1]["fence"]
+
+
+@pytest.mark.parametrize("told", ["nothing", "an error"])
+def test_a_publish_whose_answer_is_lost_is_one_run(
+    told, celery_app_module, celery_worker_process, event_log, tcp_proxy, redis_client
+):
+    """The message is in the queue; the client sends it again, or the caller does after an error."""
+    proxy = tcp_proxy()
+    app = celery_app_module("strained")
+    app.app.conf.update(broker_write_url=proxy.url, task_publish_retry=told == "nothing")
+    app.plain.delay("the connection is there").forget()
+    proxy.lose_reply("LPUSH")
+    if told == "nothing":
+        accepted = app.unique.delay("a", seconds=0.5)
+        assert redis_client.llen("celery") == 3
+    else:
+        with proxy.refusing(), pytest.raises(OperationalError):
+            app.unique.delay("a", seconds=0.5)
+        assert redis_client.llen("celery") == 2
+        accepted = app.unique.delay("a", seconds=0.5)
+    assert not accepted.deduplicated
+    worker = celery_worker_process("strained", concurrency=4)
+    accepted.get(timeout=60)
+    worker.wait_for_log("copy_dropped" if told == "nothing" else "task_deduplicated")
+    assert len(event_log.events(what="begin")) == 1

@@ -80,6 +80,20 @@ def test_of_several_limits_the_one_that_refuses_says_what_happens(celery_app_mod
         app.mixed.delay("c").get(timeout=60)
 
 
+def test_a_task_that_is_revoked_while_it_is_parked_does_not_run(celery_app_module, celery_worker_process, event_log):
+    app = celery_app_module("ruled")
+    worker = celery_worker_process("ruled")
+    revoked, other = (app.paused.delay(key) for key in "ab")
+    eventually(lambda: len(list(parked(app.paused.heimdall_store))) == 2)
+    revoked.revoke()
+    worker.wait_for_log(f"Tasks flagged as revoked: {revoked.id}")
+    set_limit("stopped", "resumed", app=app.app)
+    assert other.get(timeout=60) == "b"
+    eventually(lambda: revoked.state == "REVOKED")
+    assert [event["key"] for event in event_log.events(what="begin")] == ["b"]
+    eventually(lambda: not list(parked(app.paused.heimdall_store)))
+
+
 def test_a_paused_limit_lets_nothing_start_until_it_is_given_a_value(
     celery_app_module, celery_worker_process, event_log
 ):

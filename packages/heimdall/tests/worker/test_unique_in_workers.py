@@ -8,6 +8,7 @@ import signal
 import pytest
 
 from celery_heimdall.inspection import locks
+from celery_toolkit_core.local_server import LocalServer
 from celery_toolkit_testkit import eventually
 
 
@@ -142,6 +143,70 @@ def test_one_may_wait_while_one_runs(celery_app_module, celery_worker_process, e
     assert third.id == second.id
     second.get(timeout=60)
     assert [event["id"] for event in event_log.events()] == [first.id, first.id, second.id, second.id]
+
+
+@pytest.mark.parametrize("name", ["from_start", "from_start_limited"])
+def test_the_next_may_be_queued_and_run_once_the_body_has_started(
+    name, celery_app_module, celery_worker_process, event_log
+):
+    app = celery_app_module("strained")
+    task = app.app.tasks[name]
+    first = task.delay("a", seconds=3.0)
+    assert task.delay("a").id == first.id
+    celery_worker_process("strained", concurrency=2)
+    second = eventually(lambda: not (again := task.delay("a")).deduplicated and again)
+    second.get(timeout=60)
+    first.get(timeout=60)
+    assert [(event["what"], event["id"]) for event in event_log.events()] == [
+        ("begin", first.id),
+        ("begin", second.id),
+        ("end", second.id),
+        ("end", first.id),
+    ]
+    eventually(lambda: not list(locks(task.heimdall_store)))
+
+
+def test_what_celery_retries_by_itself_keeps_its_key(celery_app_module, celery_worker_process, event_log):
+    app = celery_app_module("strained")
+    celery_worker_process("strained")
+    results = [app.stubborn.delay(number) for number in range(5)]
+    event_log.wait_for(1, what="begin", key=4)
+    assert app.stubborn.delay(4).id == results[4].id
+    assert [result.get(timeout=60) for result in results] == [2] * 5
+    assert len(event_log.events(what="begin")) == 15
+
+
+def test_a_task_in_a_redis_of_its_own_keeps_everything_there(
+    celery_app_module, celery_worker_process, event_log, redis_client, monkeypatch
+):
+    with LocalServer() as server:
+        monkeypatch.setenv("ELSEWHERE", server.url)
+        app = celery_app_module("elsewhere")
+        celery_worker_process("elsewhere", concurrency=2)
+        first = app.elsewhere.delay("a", seconds=4.0)
+        event_log.wait_for(1, what="begin")
+        # Longer than a lease: it is renewed there as well.
+        duplicate = app.app.send_task("elsewhere", ("a",))
+        eventually(lambda: duplicate.state == "REVOKED")
+        others = [app.elsewhere.delay(key) for key in "bc"]
+        for result in (first, *others):
+            result.get(timeout=60)
+        stamps = sorted(event["stamp"] for event in event_log.events(what="begin"))
+        assert stamps[2] - stamps[0] > 2e6
+        eventually(lambda: not list(locks(app.elsewhere.heimdall_store)))
+        assert not redis_client.keys("{heimdall*")
+
+
+def test_a_call_by_hand_in_a_body_takes_and_leaves_no_lock(celery_app_module, celery_worker_process, event_log):
+    app = celery_app_module("strained")
+    celery_worker_process("strained")
+    holder = app.unique.delay("a", seconds=1.5)
+    event_log.wait_for(1, what="begin")
+    assert len(app.by_hand.delay("a").get(timeout=60)) == 2
+    (lock,) = locks(app.unique.heimdall_store)
+    assert lock["holder"] == holder.id
+    holder.get(timeout=60)
+    eventually(lambda: not list(locks(app.unique.heimdall_store)))
 
 
 def test_a_key_kept_until_its_expiry_outlives_its_task(celery_app_module, celery_worker_process, event_log):
