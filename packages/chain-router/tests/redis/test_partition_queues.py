@@ -12,6 +12,8 @@ from celery_chain_router import ChainRouter
 from celery_chain_router.queues_redis import HELD_BACK, RedisQueues
 from celery_toolkit_core.errors import RedisUnavailable
 
+pytestmark = pytest.mark.not_on("cluster", reason="lists of a broker have no hash tag; kombu knows no cluster")
+
 QUEUE = "chain.0"
 
 
