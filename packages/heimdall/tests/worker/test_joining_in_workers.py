@@ -9,6 +9,7 @@ import pytest
 from celery import chain, chord, group
 from celery.exceptions import ChordError, WorkerLostError
 
+from celery_heimdall import AlreadyQueuedError
 from celery_toolkit_testkit import eventually
 
 
@@ -144,4 +145,19 @@ def test_a_packed_duplicate_keeps_its_own_links(fail, celery_app_module, celery_
         assert duplicate.get(timeout=60) == value
         (child,) = eventually(lambda: duplicate.children)
         assert child.get(timeout=60) == value
+    assert len(event_log.events(what="begin")) == 1
+
+
+def test_a_task_that_raises_for_its_caller_is_joined_where_a_worker_goes_on_with_a_chain(
+    celery_app_module, celery_worker_process, event_log
+):
+    """Nobody is there to catch the error, and the chain would be lost."""
+    app = celery_app_module("strained")
+    celery_worker_process("strained", concurrency=2)
+    holder = app.strict.delay("a", seconds=3.0)
+    event_log.wait_for(1, what="begin")
+    with pytest.raises(AlreadyQueuedError, match=holder.id):
+        chain(app.strict.si("a"), app.plain.s()).delay()
+    later = chain(app.plain.si("z"), app.strict.si("a"), app.plain.s()).delay()
+    assert later.get(timeout=60) == holder.get(timeout=60)
     assert len(event_log.events(what="begin")) == 1

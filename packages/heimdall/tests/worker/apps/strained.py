@@ -59,6 +59,11 @@ def silent(self, key, seconds=0.0):
     return body(self, key, seconds)
 
 
+@app.task(bind=True, base=HeimdallTask, heimdall={"unique": True, "unique_raises": True, "key": "one"}, name="strict")
+def strict(self, key, seconds=0.0):
+    return body(self, key, seconds)
+
+
 @app.task(name="heard")
 def heard(task_id):
     log_event(what="heard", id=task_id)
