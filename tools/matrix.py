@@ -48,6 +48,7 @@ class Leg:
         server: ``path`` (what the machine has), ``valkey`` or ``redis-6.2`` (from wheels).
         topology: The way to the server, as the testkit names it.
         tiers: A key of `TIERS`.
+        beside: What else it runs, whatever the tiers.
     """
 
     python: str = "3.11"
@@ -55,6 +56,7 @@ class Leg:
     server: Literal["path", "valkey", "redis-6.2"] = "path"
     topology: str = "plain"
     tiers: str = "all"
+    beside: Sequence[str] = ()
 
     @property
     def environment(self) -> str:
@@ -70,7 +72,8 @@ LEGS: Mapping[str, Leg] = {
     "python-3.13": Leg(NEWEST_PYTHON),
     "valkey": Leg(server="valkey"),
     "redis-6.2": Leg(server="redis-6.2"),
-    **{name: Leg(topology=name, tiers="state") for name in ("unix", "acl", "tls", "sentinel", "cluster")},
+    **{name: Leg(topology=name, tiers="state") for name in ("unix", "acl", "tls", "cluster")},
+    "sentinel": Leg(topology="sentinel", tiers="state", beside=("tests-integration/tests/test_failover.py",)),
 }
 
 
@@ -151,7 +154,11 @@ def run(name: str, leg: Leg, workshop: Workshop, jobs: int) -> Outcome:
     environment = {**os.environ, "TOOLKIT_TEST_TOPOLOGY": leg.topology}
     if server:
         environment["TOOLKIT_TEST_SERVER"] = server
-    paths = [str(path.relative_to(ROOT)) for pattern in TIERS[leg.tiers] for path in sorted(ROOT.glob(pattern))]
+    paths = [
+        str(path.relative_to(ROOT))
+        for pattern in (*TIERS[leg.tiers], *leg.beside)
+        for path in sorted(ROOT.glob(pattern))
+    ]
     command = [str(python), "-m", "pytest", "-n", str(jobs), "--dist", "loadgroup", "-q", *paths]
     with log.open("a") as out:
         code = subprocess.run(command, stdout=out, stderr=out, env=environment, cwd=ROOT, check=False).returncode

@@ -259,6 +259,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker("rabbitmq")
             if config.pluginmanager.has_plugin("xdist"):
                 item.add_marker(pytest.mark.xdist_group("rabbitmq"))
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: tier(item.path))
+
+
+def tier(path: Path) -> int:
+    """How long the tests of a file take, the longest first: one that begins last would keep a single process busy."""
+    if "tests-integration" in path.parts:
+        return 0
+    return next((place for place, name in enumerate(("worker", "browser", "redis"), 1) if name in path.parts), 4)
 
 
 @pytest.hookimpl(wrapper=True)
