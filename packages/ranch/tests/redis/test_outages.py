@@ -11,6 +11,7 @@ from celery import Celery
 
 from celery_ranch import audit, lru_task
 from celery_ranch.application import ranch_of
+from celery_toolkit_core.connection import connect
 from celery_toolkit_core.errors import RedisUnavailable
 from celery_toolkit_core.local_server import LocalServer
 from celery_toolkit_testkit import frozen
@@ -108,3 +109,29 @@ def test_a_host_that_answers_nothing_is_refused_in_time(make, layout):
             client.setblocking(False)
             client.connect_ex(listening.getsockname())
         refused(make(layout, f"redis://127.0.0.1:{listening.getsockname()[1]}/0"))
+
+
+@pytest.mark.parametrize("times", [0, 1])
+def test_how_often_a_broken_call_is_sent_again_is_a_setting(make, redis_url, tcp_proxy, times):
+    proxy = tcp_proxy()
+    task = make("stays stays away", proxy.url)
+    task.app.conf.ranch_redis_max_retries = times
+    task.lru_delay("a")
+    proxy.lose_reply("EVALSHA")
+    if times:
+        task.lru_delay("a")
+    else:
+        with pytest.raises(RedisUnavailable):
+            task.lru_delay("a")
+    assert not proxy.fault_pending
+    # The server had done it: asked again it has not done it twice, and who was refused may have sent a task.
+    assert audit(task.app)["waiting"] == 2
+
+
+def test_tls_can_be_asked_for_apart_from_the_url(make, redis_url):
+    """What listens there speaks none, so that nothing is sent."""
+    task = make("stays stays away", redis_url)
+    task.app.conf.ranch_redis_use_ssl = True
+    refused(task)
+    with connect(redis_url) as client:
+        assert client.keys("*ranch*") == []

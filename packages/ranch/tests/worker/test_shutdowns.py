@@ -170,6 +170,20 @@ def test_a_ticket_delivered_again_while_its_task_runs_is_a_no_op(apart, worker, 
     assert second.is_running
 
 
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo", "gevent"])
+def test_a_body_longer_than_its_lease_keeps_it_in_every_pool(apart, worker, event_log, pool):
+    """Another worker sweeps all the while; it finds nothing to take back."""
+    tasks = apart()
+    long = tasks.work.lru_delay("a", "long", 9.0)
+    first = worker(concurrency=1, pool=pool, env={"RANCH_LEASE": "3"})
+    event_log.wait_for(1, what="start")
+    second = worker(concurrency=1, env={"RANCH_LEASE": "3"})
+    assert long.get(timeout=60) == "long"
+    settled(tasks.app, submitted=1, done=1)
+    assert starts(event_log) == {"long": 1}
+    assert "claims_ended_with_their_worker" not in first.log() + second.log()
+
+
 def test_a_wrong_clock_neither_ends_leases_nor_hurries_anybody(apart, worker, event_log, tmp_path):
     """One worker is an hour ahead, one an hour behind: leases, sweeps and due times are by the clock of Redis."""
     tasks = apart()
