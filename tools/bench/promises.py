@@ -295,9 +295,12 @@ def _lose(contender: Contender) -> tuple[int, int] | None:
         if stage.python is None:
             return None
         stage.start("a", "b")
-        stage.run(f"for n in range({TASKS}): app.submit(n)")
-        stage.wait(lambda: len(stage.events("end")) >= 12, "12 tasks")
-        stage.kill("a")
+        with ThreadPoolExecutor(1) as pool:
+            # Beside the workers: on a slow machine they would be done before the last is sent.
+            sending = pool.submit(stage.run, f"for n in range({TASKS}): app.submit(n)")
+            stage.wait(lambda: len(stage.events("end")) >= 12, "12 tasks")
+            stage.kill("a")
+            sending.result()
         quiet_since = time.monotonic()
         seen = 0
         while (ended := len({event["number"] for event in stage.events("end")})) < TASKS:
