@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 from celery import Celery
-from measure import Operation, Table, judged, ratios, round_trips
+from measure import Operation, Table, foreign_python, judged, ratios, round_trips
 
 from celery_heimdall import Concurrency, HeimdallTask, RateLimit
 from celery_heimdall.calls import Call
@@ -155,16 +155,10 @@ def _peer(url: str, name: str, declaration: str) -> list[str]:
         .replace("DUPLICATES", str(THEIR_DUPLICATES))
     )
     with tempfile.TemporaryDirectory() as folder:
-        python = f"{folder}/bin/python"
-        try:
-            for command in (
-                ["uv", "venv", "--quiet", "--python", sys.executable, folder],
-                ["uv", "pip", "install", "--quiet", "--python", python, name, "celery[redis]"],
-            ):
-                subprocess.run(command, check=True, timeout=300, stderr=subprocess.DEVNULL)
-            done = subprocess.run([python, "-c", code, url], capture_output=True, check=True, timeout=300, text=True)
-        except (OSError, subprocess.SubprocessError) as error:
-            return [f"not measured ({type(error).__name__})"] * 2
+        python = foreign_python(Path(folder), name, "celery[redis]")
+        if python is None:
+            return ["not measured"] * 2
+        done = subprocess.run([python, "-c", code, url], capture_output=True, check=True, timeout=300, text=True)
     return [f"{float(word):.2f}" for word in done.stdout.split()]
 
 

@@ -76,7 +76,8 @@ def main() -> None:
             began = time.monotonic()
             parts.append(subprocess.run([*command, name], check=True, stdout=subprocess.PIPE, text=True).stdout)
             print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
-        options.page.write_text(PAGE + "".join(parts), encoding="utf-8")
+            # At once: what one bench has found is not lost with the next.
+            options.page.write_text(PAGE + "".join(parts), encoding="utf-8")
     elif len(names) > 1:
         for name in names:
             subprocess.run([sys.executable, __file__, name], check=True)
