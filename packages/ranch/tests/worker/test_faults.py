@@ -22,20 +22,31 @@ def settled(balanced, **expected):
     return eventually(lambda: balanced(waiting=0, in_flight=0, scheduled=0, **expected), timeout=90)
 
 
-def submit_from_processes(number, each):
-    """`number` producers, each a process of its own, send `each` tasks at the same time."""
-    code = (
-        "import sys, ranch_fair; who = sys.argv[1]\n"
-        "for n in range(int(sys.argv[2])): ranch_fair.note.lru_delay(f'c{n % 7}', f'{who}-{n}')"
-    )
-    path = os.pathsep.join([str(Path(__file__).parent / "apps"), os.environ.get("PYTHONPATH", "")])
-    return [
-        subprocess.Popen([sys.executable, "-c", code, f"p{index}", str(each)], env={**os.environ, "PYTHONPATH": path})
-        for index in range(number)
-    ]
+@pytest.fixture
+def submit_from_processes(celery_environment):
+    """`number` producers, each a process of its own, send `each` tasks at the same time; they end with the test."""
+    started = []
+
+    def submit(number, each):
+        code = (
+            "import sys, ranch_fair; who = sys.argv[1]\n"
+            "for n in range(int(sys.argv[2])): ranch_fair.note.lru_delay(f'c{n % 7}', f'{who}-{n}')"
+        )
+        path = os.pathsep.join([str(Path(__file__).parent / "apps"), os.environ.get("PYTHONPATH", "")])
+        for index in range(number):
+            command = [sys.executable, "-c", code, f"p{index}", str(each)]
+            started.append(subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path}))
+        return started
+
+    yield submit
+    for each in started:
+        each.kill()
+        each.wait()
 
 
-def test_without_faults_nothing_is_lost_and_nothing_runs_twice(fair, worker, balanced, event_log):
+def test_without_faults_nothing_is_lost_and_nothing_runs_twice(
+    fair, worker, balanced, event_log, submit_from_processes
+):
     """celery-ranch 0.1.1 lost 211 and ran 153 twice, of 400."""
     workers = [worker(concurrency=2, loglevel="INFO", wait=False) for _ in range(4)]
     producers = submit_from_processes(4, 500)
