@@ -40,7 +40,13 @@ def test_all_of_twenty_retried_tasks_complete(celery_app_module, celery_worker_p
     assert [result.get(timeout=60) for result in results] == [2] * 20
 
 
-def test_the_key_is_free_at_once_whatever_the_body_did(celery_app_module, celery_worker_process, event_log):
+@pytest.fixture
+def long_lease(monkeypatch):
+    """Whoever does not release keeps the key for longer than a test waits."""
+    monkeypatch.setenv("GUARDED_LEASE", "120")
+
+
+def test_the_key_is_free_at_once_whatever_the_body_did(long_lease, celery_app_module, celery_worker_process, event_log):
     """Peers keep the lock until its timeout when the child is killed."""
     app = celery_app_module("guarded")
     celery_worker_process("guarded")
@@ -107,6 +113,8 @@ def test_a_killed_workers_key_is_free_within_its_lease(celery_app_module, celery
     app.unique.delay("a", seconds=60)
     event_log.wait_for(1, what="begin")
     worker.kill()
+    (lock,) = locks(app.unique.heimdall_store)
+    assert lock["lease_ends_in"] <= 3.0
     celery_worker_process("guarded")
     fresh = eventually(lambda: not (again := app.unique.delay("a", seconds=60)).deduplicated and again)
     event_log.wait_for(2, what="begin", timeout=20)
@@ -114,7 +122,7 @@ def test_a_killed_workers_key_is_free_within_its_lease(celery_app_module, celery
 
 
 @pytest.mark.parametrize("how", ["revoked", "expired", "terminated", "time limit"])
-def test_the_key_is_free_at_once_after_a_task_was(how, celery_app_module, celery_worker_process, event_log):
+def test_the_key_is_free_at_once_after_a_task_was(how, long_lease, celery_app_module, celery_worker_process, event_log):
     """Peers keep the lock in 15 of 15 such cases."""
     app = celery_app_module("guarded")
     options = {"expired": {"expires": 0.01}, "time limit": {"time_limit": 1}}.get(how, {})
