@@ -48,7 +48,8 @@ test-integration: sync ## Test the pieces together
 	$(PYTEST) tests-integration
 
 test-long: sync ## Run the tests that take minutes each and are left out of test-all
-	$(PYTEST) -m long
+	$(PYTEST) -m "long and not alone"
+	$(PYTHON) -m pytest -m "long and alone"
 
 matrix: sync ## Run the suites on other servers, Pythons and dependencies; ARGS="floor cluster" takes some legs
 	$(PYTHON) tools/matrix.py $(ARGS)
