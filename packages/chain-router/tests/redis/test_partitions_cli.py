@@ -13,6 +13,8 @@ from celery_chain_router.membership import Member, Membership
 from celery_chain_router.ownership import Ownership
 from celery_toolkit_core.keys import KeySpace
 
+pytestmark = pytest.mark.not_on("cluster", reason="lists of a broker have no hash tag; kombu knows no cluster")
+
 APP = """
 import os
 from celery import Celery

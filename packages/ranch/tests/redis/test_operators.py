@@ -17,6 +17,8 @@ from celery_toolkit_testkit import eventually
 # Celery stores results with a command that redis-py calls old.
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
 
+to_a_broker = pytest.mark.not_on("cluster", reason="kombu knows no cluster")
+
 
 @pytest.fixture
 def make(app):
@@ -140,7 +142,7 @@ def test_tags_of_a_client_that_is_forgotten_are_forgotten(app, redis_client):
     assert backlog.client.zcard(backlog.key("tagged")) == 0
 
 
-@pytest.mark.parametrize(("inherits", "submitted"), [(True, 1), (False, 0)])
+@pytest.mark.parametrize(("inherits", "submitted"), [(True, 1), pytest.param(False, 0, marks=to_a_broker)])
 def test_what_a_body_sends_belongs_to_its_client_unless_that_is_turned_off(app, make, inherits, submitted):
     app.conf.ranch_inherit_key = inherits
     task = make()

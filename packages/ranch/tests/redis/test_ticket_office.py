@@ -94,6 +94,7 @@ def test_a_lost_reply_may_make_a_surplus_ticket_but_never_a_missing_one(office, 
     assert len(opened.seen()) in (4, 5)
 
 
+@pytest.mark.not_on("cluster", reason="lists of a broker have no hash tag; kombu knows no cluster")
 def test_a_key_prefix_and_an_exchange_are_honoured(office):
     prefixed = office(global_keyprefix="mine:")
     prefixed.send(3)
@@ -106,6 +107,7 @@ def test_a_key_prefix_and_an_exchange_are_honoured(office):
 @pytest.mark.skipif(
     not hasattr(Channel, "_maybe_update_queues_expire"), reason="this kombu knows no x-expires on Redis"
 )
+@pytest.mark.not_on("cluster", reason="lists of a broker have no hash tag; kombu knows no cluster")
 def test_an_expiring_queue_is_honoured(office, redis_client):
     expiring = office()
     expiring.send(3, address=Address("", "expiring"), declare=[EXPIRING])

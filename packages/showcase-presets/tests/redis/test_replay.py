@@ -17,7 +17,10 @@ from celery_toolkit_core.celery.messages import StoredMessage
 from celery_toolkit_core.deadletters import DeadLetter
 from celery_toolkit_testkit import eventually
 
-BROKERS = ["redis", pytest.param("rabbitmq", marks=[pytest.mark.rabbitmq, pytest.mark.xdist_group("rabbitmq")])]
+BROKERS = [
+    pytest.param("redis", marks=pytest.mark.not_on("cluster", reason="kombu knows no cluster")),
+    pytest.param("rabbitmq", marks=[pytest.mark.rabbitmq, pytest.mark.xdist_group("rabbitmq")]),
+]
 
 
 @pytest.fixture(params=BROKERS)
