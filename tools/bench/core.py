@@ -38,8 +38,8 @@ def _operations(url: str) -> Table:
     table = Table(
         "core: Redis operations",
         ["operation", "round trips", "target", "x PING", "target", "on the server"],
-        "Round trips are counted on the wire by a proxy. Times: medians of calls made in turn with a PING on the same "
-        "connection over the loopback, where the way itself costs next to nothing.",
+        "Round trips are counted on the wire by a proxy. Times: medians of calls made in turn with a PING of the same "
+        "client over the loopback, where the way itself costs next to nothing.",
     )
     with TcpProxy(url) as proxy:
         trips = {each.name: round_trips(proxy, each) for each in _core_operations(_client(proxy.url))}
@@ -56,8 +56,7 @@ def _operations(url: str) -> Table:
 
 
 def _client(url: str) -> Any:
-    # One connection, so that the PING travels the same way as the operation.
-    return connect(url, max_connections=1, timeout=30.0)
+    return connect(url, timeout=30.0)
 
 
 def _core_operations(client: Any) -> list[Operation]:

@@ -180,7 +180,8 @@ def _deciding(url: str) -> Table:
         return claim(task, number).enter(message=b"x" * 500, **options)
 
     def operations(tasks: dict[str, Any]) -> list[Operation]:
-        unique, limited, full = tasks["unique"], tasks["limited"], tasks["full"]
+        # The tasks themselves, as the worker has them, not what stands for them until they are made.
+        unique, limited, full = (tasks[name].app.tasks[name] for name in ("unique", "limited", "full"))
         enter(full, 10**6)
         return [
             Operation("unique task: enter", lambda n: enter(unique, n)),

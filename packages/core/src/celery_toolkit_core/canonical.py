@@ -8,6 +8,7 @@ from dataclasses import fields, is_dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
+from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -41,7 +42,7 @@ def canonical_bytes(value: Any) -> bytes:
     try:
         return _encode(value)
     except RecursionError:
-        raise InvalidParameter("value", type(value).__name__, "it is nested too deeply, or contains itself") from None
+        raise _too_deep(value) from None
 
 
 def key_bytes(key: Any) -> bytes:
@@ -134,7 +135,17 @@ def call_digest(name: str, bound: Mapping[str, Any]) -> str:
         name: The task's name.
         bound: What `bound_arguments` gave, or the part of it that matters.
     """
-    return blake2b(canonical_bytes((name, bound)), digest_size=16).hexdigest()
+    try:
+        # `canonical_bytes((name, bound))`; a task and its parameters have the same names each time.
+        parts = [_of_name(key) + _encode(value) for key, value in bound.items()]
+    except RecursionError:
+        raise _too_deep(bound) from None
+    data = b"l2:%bd%d:%b" % (_of_name(name), len(parts), b"".join(sorted(parts)))
+    return blake2b(data, digest_size=16).hexdigest()
+
+
+def _too_deep(value: Any) -> InvalidParameter:
+    return InvalidParameter("value", type(value).__name__, "it is nested too deeply, or contains itself")
 
 
 def _encode(value: Any) -> bytes:
@@ -185,6 +196,9 @@ def _of_float(value: float) -> bytes:
 def _of_str(value: str) -> bytes:
     data = str.encode(value, "utf-8", "surrogatepass")
     return b"s%d:%b" % (len(data), data)
+
+
+_of_name = lru_cache(maxsize=1024)(_of_str)
 
 
 def _of_bytes(value: bytes | bytearray) -> bytes:

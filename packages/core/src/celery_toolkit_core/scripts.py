@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import NoScriptError
 
 from .connection import DRIVER_ERRORS, explain
-from .shortcut import Shortcut
+from .shortcut import Shortcut, Words, flat
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,13 +39,13 @@ class Scripts:
         self._known: dict[str, tuple[str, str]] = {}
         self._bound: dict[str, Script] = {}
 
-    def run(self, name: str, keys: Sequence[str], args: Sequence[Any] = (), *, client: Any = None) -> Any:
+    def run(self, name: str, keys: Sequence[str | Words], args: Sequence[Any] = (), *, client: Any = None) -> Any:
         """Run one script: one round trip, or three the first time a server meets it.
 
         Args:
             name: The script's file name without ``.lua``.
-            keys: Every key that the script touches; all of one hash tag. The same tuple each time costs least.
-            args: Its arguments: str, bytes, int or float.
+            keys: Every key that the script touches; all of one hash tag. What is the same each time comes as `Words`.
+            args: Its arguments: str, bytes, int or float; `Words` likewise.
             client: A pipeline to queue the call in instead; the answer is then the pipeline's.
 
         Raises:
@@ -58,18 +58,19 @@ class Scripts:
             # The name by which EVALSHA knows a script; nothing is kept secret by it.
             known = self._known[name] = (sha1(text.encode(), usedforsecurity=False).hexdigest(), text)
         if client is not None:
-            return self._script(name, known[1])(keys=list(keys), args=list(args), client=client)
+            return self._script(name, known[1])(keys=flat(keys), args=flat(args), client=client)
         try:
             return self._run(*known, keys, args)
         except DRIVER_ERRORS as error:
             raise explain(error, self.client) from error
 
-    def _run(self, sha: str, text: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
+    def _run(self, sha: str, text: str, keys: Sequence[str | Words], args: Sequence[Any]) -> Any:
         try:
             return self._shortcut.evalsha(sha, keys, args)
         except NoScriptError:
             pass
         self.client.script_load(text)
+        keys, args = flat(keys), flat(args)
         try:
             return self.client.evalsha(sha, len(keys), *keys, *args)
         except NoScriptError:

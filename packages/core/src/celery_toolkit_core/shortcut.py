@@ -1,22 +1,28 @@
 """The short way from a script to the server: redis-py's connections without the layers above them.
 
 In a call of ``Redis.execute_command`` the loopback and the server take a third of the time and the layers above the
-connection (metrics, clients of other kinds, options of other commands) nearly all the rest. A lock or a limit is asked
-for with every task, so scripts go this way: pool, retries, timeouts and health checks are redis-py's, as everywhere.
+connection (metrics, clients of other kinds, options of other commands, the pool's look for unread bytes) nearly all the
+rest. A lock or a limit is asked for with every task, so scripts go this way: retries, timeouts and health checks are
+redis-py's, as everywhere, and so is the pool; of its connections a few stay with us between two calls.
 """
 
 from __future__ import annotations
 
 import inspect
+import os
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import redis
 import redis.client
 from redis.connection import ConnectionPool
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    Word = str | bytes | float
 
 
 def _pristine(name: str) -> Any:
@@ -29,6 +35,24 @@ def _pristine(name: str) -> Any:
 _EXECUTE = _pristine("execute_command")
 # Before redis-py 5.3 a pool wants to know what for.
 _WANTS_NAME = inspect.signature(ConnectionPool.get_connection).parameters["command_name"].default is inspect._empty
+_MAY_MOVE = hasattr(redis.connection.AbstractConnection, "should_reconnect")
+
+#: One of so many connections that a pool may have stays with us between two calls.
+SHARE = 10
+
+
+class Words:
+    """Some words of a command that are the same each time, packed once.
+
+    Args:
+        *words: The words.
+    """
+
+    __slots__ = ("packed", "words")
+
+    def __init__(self, *words: str | bytes | int) -> None:
+        self.words = words
+        self.packed, _ = _pack(words, bytes)
 
 
 class Shortcut:
@@ -40,68 +64,143 @@ class Shortcut:
 
     def __init__(self, client: Any) -> None:
         self.client = client
-        # Digest of a script -> its keys, and the packed words from EVALSHA to the last key.
-        self._packed_keys: dict[str, tuple[Sequence[str], bytes]] = {}
         self._is_plain = (
             _EXECUTE is not None
             and isinstance(client, redis.Redis)
             and isinstance(client.connection_pool, ConnectionPool)
             and client.get_encoder().encoding.lower().replace("-", "") == "utf8"
         )
+        self._kept = _kept(client.connection_pool) if self._is_plain else None
+        self._encode = client.get_encoder().encode if self._is_plain else bytes
 
-    def call(self, *command: str | bytes | float) -> Any:
+    def call(self, *command: Word) -> Any:
         """Run a command whose answer needs no translation, such as EVALSHA.
 
         Raises:
             RedisError: What redis-py raises.
         """
-        if not self._is_open:
+        if not self._is_open():
             return self.client.execute_command(*command)
-        return self._ask(str(command[0]), b"*%d\r\n" % len(command), command)
+        packed, count = _pack(command, self._encode)
+        return self._ask(str(command[0]), b"*%d\r\n%b" % (count, packed))
 
-    def evalsha(self, sha: str, keys: Sequence[str], args: Sequence[str | bytes | float]) -> Any:
-        """Run a script by its digest; keys that come as the same tuple each time are packed once.
+    def evalsha(self, sha: str, keys: Sequence[str | Words], args: Sequence[Word | Words]) -> Any:
+        """Run a script by its digest.
 
         Raises:
             RedisError: What redis-py raises.
         """
-        if not self._is_open:
-            return self.client.execute_command("EVALSHA", sha, len(keys), *keys, *args)
-        known, packed = self._packed_keys.get(sha, (None, b""))
-        if known is not keys:
-            packed = _pack(("EVALSHA", sha, len(keys), *keys), self.client.get_encoder().encode)
-            if isinstance(keys, tuple):  # what can change is packed anew
-                self._packed_keys[sha] = keys, packed
-        return self._ask("EVALSHA", b"*%d\r\n%b" % (3 + len(keys) + len(args), packed), args)
+        if not self._is_open():
+            keys = flat(keys)
+            return self.client.execute_command("EVALSHA", sha, len(keys), *keys, *flat(args))
+        packed_keys, count = _pack(keys, self._encode)
+        packed, more = _pack(args, self._encode)
+        head = b"*%d\r\n$7\r\nEVALSHA\r\n$40\r\n%b\r\n" % (3 + count + more, sha.encode())
+        return self._ask("EVALSHA", b"%b$%d\r\n%d\r\n%b%b" % (head, len(str(count)), count, packed_keys, packed))
 
-    @property
     def _is_open(self) -> bool:
         client = self.client
         return (
             self._is_plain
             and type(client).execute_command is _EXECUTE
-            and "execute_command" not in vars(client)
+            and "execute_command" not in client.__dict__
             and client.connection is None  # else one connection for all, behind a lock of its own
         )
 
-    def _ask(self, name: str, head: bytes, rest: Sequence[str | bytes | float]) -> Any:
-        pool = self.client.connection_pool
-        connection = pool.get_connection(name) if _WANTS_NAME else pool.get_connection()
-        try:
-            packed = head + _pack(rest, connection.encoder.encode)
-
-            def ask() -> Any:
+    def _ask(self, name: str, packed: bytes) -> Any:
+        kept = self._kept
+        while kept:
+            try:
+                connection = kept.pop()
+            except IndexError:  # another thread was quicker
+                break
+            if connection.pid != _process[0]:
+                continue  # it is the parent's
+            try:
                 connection.send_packed_command((packed,))
-                return connection.read_response()
+                answer = connection.read_response()
+            except ResponseError:
+                kept.append(connection)
+                raise
+            except RedisConnectionError:
+                # Most likely the server closed it while it was idle.
+                self._give_back(connection)
+                break
+            except BaseException:
+                self._give_back(connection)
+                raise
+            if _MAY_MOVE and connection.should_reconnect():
+                self._give_back(connection)  # the server asks us to go elsewhere
+            else:
+                kept.append(connection)
+            return answer
+        return self._ask_of_pool(name, packed)
 
-            return connection.retry.call_with_retry(ask, lambda _: connection.disconnect())
+    def _give_back(self, connection: Any) -> None:
+        # An answer may still come, and must not be taken for that to a later question.
+        connection.disconnect()
+        self.client.connection_pool.release(connection)
+
+    def _ask_of_pool(self, name: str, packed: bytes) -> Any:
+        pool, kept = self.client.connection_pool, self._kept
+        connection = pool.get_connection(name) if _WANTS_NAME else pool.get_connection()
+        answered = False
+
+        def ask() -> Any:
+            connection.send_packed_command((packed,))
+            return connection.read_response()
+
+        try:
+            answer = connection.retry.call_with_retry(ask, lambda _: connection.disconnect())
+            answered = True
+            return answer
         finally:
-            pool.release(connection)
+            if answered and kept is not None and len(kept) < pool.max_connections // SHARE:
+                kept.append(connection)
+            else:
+                pool.release(connection)
 
 
-def _pack(command: Sequence[str | bytes | float], encode: Callable[[Any], bytes]) -> bytes:
-    parts = []
+def flat(words: Sequence[Word | Words]) -> list[Any]:
+    """The words one by one."""
+    return [word for each in words for word in (each.words if isinstance(each, Words) else (each,))]
+
+
+def _kept(pool: Any) -> list[Any] | None:
+    """The connections of a pool that stay with us; none where the pool wants to see them after each call."""
+    if type(pool) is not ConnectionPool or pool.connection_kwargs.get("credential_provider") is not None:
+        return None
+    kept: list[Any] = pool.__dict__.setdefault("_celery_toolkit_kept", [])
+    return kept
+
+
+def _pack(command: Sequence[Any], encode: Callable[[Any], bytes]) -> tuple[bytes, int]:
+    """The words as they travel, and how many they are."""
+    parts, count = [], len(command)
     for each in command:
-        data = each.encode() if type(each) is str else each if type(each) is bytes else encode(each)
+        kind = type(each)
+        if kind is str:
+            data = each.encode()
+        elif kind is bytes:
+            data = each
+        elif kind is int:
+            data = b"%d" % each
+        elif kind is Words:
+            parts.append(each.packed)
+            count += len(each.words) - 1
+            continue
+        else:
+            data = encode(each)
         parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
-    return b"".join(parts)
+    return b"".join(parts), count
+
+
+# Whose process this is; looked up for each call, and the system's answer takes longer than a list's.
+_process = [os.getpid()]
+
+
+def _is_another_process() -> None:
+    _process[0] = os.getpid()
+
+
+os.register_at_fork(after_in_child=_is_another_process)

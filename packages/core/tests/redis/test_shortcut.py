@@ -65,7 +65,7 @@ def test_a_client_with_one_connection_or_another_encoding_keeps_its_ways(redis_s
         assert Shortcut(other).call("ECHO", "ä") == b"\xe4"
 
 
-def test_a_broken_connection_is_tried_once_more_and_given_back(tcp_proxy):
+def test_a_broken_connection_is_tried_once_more_and_given_back(tcp_proxy, redis_client):
     proxy = tcp_proxy()
     with connect(proxy.url, timeout=30.0, client_name="cut") as client:
         shortcut = Shortcut(client)
@@ -75,7 +75,7 @@ def test_a_broken_connection_is_tried_once_more_and_given_back(tcp_proxy):
         for _ in range(20):
             with pytest.raises(redis.ResponseError):
                 shortcut.call("NO SUCH COMMAND")
-        assert eventually(lambda: connections(client, "cut") == 1)
+        assert eventually(lambda: connections(redis_client, "cut") == 1)
 
 
 def test_a_silent_server_is_asked_once(tcp_proxy):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from os import urandom
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 from celery.app.task import Context
 from celery.exceptions import InvalidTaskError
@@ -156,7 +156,7 @@ class HeimdallGate(Gate):
 
 
 def _new_token(delivery: Delivery) -> str:
-    return f"{delivery.task_id}/{uuid4().hex[:16]}"
+    return f"{delivery.task_id}/{urandom(8).hex()}"
 
 
 def _plain(delivery: Delivery) -> Any:

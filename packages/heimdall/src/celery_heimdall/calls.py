@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from functools import cached_property
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
@@ -43,13 +42,18 @@ class Call:
         load: Callable[[], tuple[Sequence[Any], Mapping[str, Any]]] | None = None,
     ) -> None:
         self.task = task
-        self._load = load or (lambda: (args or (), kwargs or {}))
+        self._load = load
+        self._arguments = None if load else (tuple(args or ()), dict(kwargs or {}))
+        self._bound: dict[str, Any] | None = None
 
-    @cached_property
+    @property
     def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The positional arguments and those by name."""
-        args, kwargs = self._load()
-        return tuple(args), dict(kwargs)
+        if self._arguments is None:
+            assert self._load is not None
+            args, kwargs = self._load()
+            self._arguments = tuple(args), dict(kwargs)
+        return self._arguments
 
     @property
     def args(self) -> tuple[Any, ...]:
@@ -61,17 +65,19 @@ class Call:
         """The arguments by name, as they were given."""
         return self.arguments[1]
 
-    @cached_property
+    @property
     def bound(self) -> dict[str, Any]:
         """The arguments by parameter name, defaults filled in."""
-        args, kwargs = self.arguments
-        try:
-            return bound_arguments(self.task, args, kwargs)
-        except TypeError:
-            if self.task.typing:
-                raise
-            # The user has switched Celery's check of arguments off: then they are compared as they were given.
-            return {"args": args, "kwargs": kwargs}
+        if self._bound is None:
+            args, kwargs = self.arguments
+            try:
+                self._bound = bound_arguments(self.task, args, kwargs)
+            except TypeError:
+                if self.task.typing:
+                    raise
+                # The user has switched Celery's check of arguments off: then they are compared as they were given.
+                self._bound = {"args": args, "kwargs": kwargs}
+        return self._bound
 
     def key(self, unique: Unique) -> str:
         """The key of the lock, as text for people and scripts alike.

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 #: Seconds without work after which the thread ends.
 IDLE = 5.0
 #: Seconds in which confirmations gather for one round trip, and how many go into one; short beside a reservation.
-GATHER, BATCH = 0.02, 500
+GATHER, BATCH = 0.05, 500
 #: Seconds that a process gives the thread at its own end.
 AT_EXIT = 2.0
 

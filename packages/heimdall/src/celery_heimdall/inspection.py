@@ -39,11 +39,10 @@ def locks(store: Store, *, task: str | None = None, stale: bool = False) -> Iter
 
 def lock(store: Store, prefix: str, label: str) -> dict[str, Any] | None:
     """One lock that somebody holds, with the first tasks that wait for it."""
-    lane, name = store.lock(prefix, label)
-    found = _lock(store, name, now_ms(store))
+    found = _lock(store, store.lock(prefix, label), now_ms(store))
     if found["state"] == "free":
         return None
-    waiting = [task_id.decode() for task_id in store.client.zrange(lane, 0, SOME - 1)]
+    waiting = [task_id.decode() for task_id in store.client.zrange(store.lane(prefix, label), 0, SOME - 1)]
     return {**found, "waiting_tasks": waiting}
 
 

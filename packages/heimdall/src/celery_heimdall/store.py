@@ -13,6 +13,7 @@ from celery_toolkit_core.errors import InvalidParameter
 from celery_toolkit_core.keys import KeySpace
 from celery_toolkit_core.scripts import Scripts
 from celery_toolkit_core.settings import read_settings
+from celery_toolkit_core.shortcut import Words
 
 from .errors import TooFewReplicas
 from .settings import HeimdallSettings
@@ -54,6 +55,9 @@ class Store:
         self.run = Scripts(client, "celery_heimdall").run
         #: The keys that every script about waiting tasks begins with, in the order of parking.lua.
         self.parking = [self.space.key(kind) for kind in ("items", "bodies", "due", "held", "order", "specs")]
+        #: The same for scripts, and what stands for the key of a lane or a lock where there is none.
+        self.parking_words = Words(*self.parking)
+        self.none = self.space.key("none")
 
     def run_replicated(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         """Run a script whose effect must outlive a failover, if the user has asked for replicas.
@@ -76,9 +80,13 @@ class Store:
             raise TooFewReplicas(server_name(self.client), wanted, found)
         return answer
 
-    def lock(self, prefix: str, label: str) -> tuple[str, str]:
-        """The key of the lane of those who wait for a lock, and the key of the lock."""
-        return self.space.key("lane", prefix, label), self.space.key("lock", prefix, label)
+    def lock(self, prefix: str, label: str) -> str:
+        """The key of a lock."""
+        return self.space.key("lock", prefix, label)
+
+    def lane(self, prefix: str, label: str) -> str:
+        """The key of the lane of those who wait for a lock."""
+        return self.space.key("lane", prefix, label)
 
     def began(self, task_id: str) -> str:
         """The key that remembers that a woken task has begun."""

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from celery.app.task import Context
@@ -14,6 +15,7 @@ from celery_toolkit_core import limits as core
 from celery_toolkit_core import parameters
 from celery_toolkit_core.errors import InvalidParameter, ToolkitError
 from celery_toolkit_core.log import event
+from celery_toolkit_core.shortcut import Words
 
 from .calls import Call, ttl_of
 from .confirmations import confirm_soon
@@ -49,39 +51,48 @@ class Answer:
         return AlreadyQueuedError(expires_in=self.expires_in, likely_culprit=self.holder)
 
 
-@dataclass(frozen=True, slots=True)
+#: By the number with which reserve.lua grants: whether the key was ours before, as more than a reservation.
+_OURS = (Answer(), Answer(provisional=True))
+
+
 class Lock:
     """One key of unique tasks.
 
-    Attributes:
+    Args:
         store: Where it is kept.
-        lane: The key of the lane of those who wait for it.
-        key: The key of its hash.
+        prefix: Parts the keys of tasks that never exclude each other.
         label: The key as the user knows it.
         task: The name of the task that asks.
         extends: Whether a second turn of the same task prolongs it.
+
+    Attributes:
+        key: The key of its hash.
     """
 
-    store: Store
-    lane: str
-    key: str
-    label: str
-    task: str
-    extends: bool = True
+    __slots__ = ("extends", "key", "label", "prefix", "store", "task")
+
+    def __init__(self, store: Store, prefix: str, label: str, task: str, *, extends: bool = True) -> None:
+        self.store, self.prefix, self.label, self.task, self.extends = store, prefix, label, task, extends
+        self.key = store.lock(prefix, label)
+
+    @property
+    def lane(self) -> str:
+        """The key of the lane of those who wait for it."""
+        return self.store.lane(self.prefix, self.label)
 
     def reserve(self, task_id: str, attempt: int, ttl: float) -> Answer:
         """Take the key for a task that is about to be published: one round trip."""
-        args = [task_id, attempt, _ms(ttl), _ms(RESERVATION), self.label, self.task, 0 if self.extends else 1]
+        who = _who_asks(_ms(RESERVATION), self.task, self.extends)
         try:
-            granted, *rest = self.store.run_replicated("reserve", [self.key], args)
+            answer = self.store.run_replicated("reserve", (self.key,), (task_id, attempt, _ms(ttl), self.label, who))
         except TooFewReplicas:
             # A reservation that cannot be given back ends by itself.
             with suppress(ToolkitError):
                 self.cancel(task_id)
             raise
-        if granted:
-            return Answer(provisional=bool(rest[0]))
-        return Answer(rest[0].decode(), rest[1] / 1000)
+        if isinstance(answer, int):
+            return _OURS[answer]
+        return Answer(answer[0].decode(), answer[1] / 1000)
 
     def cancel(self, task_id: str) -> None:
         """Give an unconfirmed reservation back."""
@@ -106,9 +117,8 @@ def lock_of(task: Any, label: str) -> Lock:
     """The lock of a task's key."""
     store = task.heimdall_store
     prefix = task.heimdall_config.lock_prefix or store.settings.lock_prefix
-    lane, key = store.lock(prefix, label)
     unique = task.heimdall_config.unique
-    return Lock(store, lane, key, label, task.name, extends=unique is None or unique.until != "expiry")
+    return Lock(store, prefix, label, task.name, extends=unique is None or unique.until != "expiry")
 
 
 def conflict_of(task: Any) -> str:
@@ -205,8 +215,8 @@ def release_lock(task: Any, key: str) -> bool:
 
 def free(store: Store, prefix: str, label: str) -> bool:
     """Free a key, whoever has it; False when nobody had."""
-    lane, key = store.lock(prefix, label)
-    return bool(store.run("free", [key, lane, store.parking[2]], [lane_of(lane)]))
+    lock = Lock(store, prefix, label, "")
+    return bool(store.run("free", [lock.key, lock.lane, store.parking[2]], [lane_of(lock.lane)]))
 
 
 def rate_limited_countdown(task: Any, key: str, args: Sequence[Any], kwargs: dict[str, Any]) -> float:
@@ -241,6 +251,11 @@ def demands_of(task: Any, call: Call) -> list[core.Demand]:
 def lane_of(lane_key: str) -> str:
     """The name of a lane: the end of its key, which is a digest."""
     return lane_key.rpartition(":")[2]
+
+
+@lru_cache(maxsize=1024)
+def _who_asks(reservation_ms: int, task: str, extends: bool) -> Words:
+    return Words(reservation_ms, task, 0 if extends else 1)
 
 
 def _ms(seconds: float) -> int:

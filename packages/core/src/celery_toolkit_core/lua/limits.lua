@@ -22,6 +22,10 @@
 --   ... whatever else you decide ...
 --   local stamp = limits_charge(limits, token, now)                  only after an empty `blocked` in the same script:
 --                                                                    takes all of them; the stamp identifies the start
+--   limits_again(limits, stamp, costs)                               before limits_blocked: the start at `stamp`, which cost
+--                                                                    that, is decided anew. What it holds is in nobody's
+--                                                                    way, and limits_charge moves it to now
+--   limits_forgo(limits)                                             instead of limits_charge: it does not happen
 --   limits_release(limits, token, now)                               frees the slots of a token; true if it held any.
 --                                                                    Starts are not given back: settle to 0 for that.
 --   limits_renew(limits, token, now)                                 true when all its slots are still held (and now
@@ -78,16 +82,35 @@ local function limit_penalty(limit, now)
   return math.max(0, tonumber(redis.call('GET', limit.penalty) or 0) * 1000 - now)
 end
 
--- Sets limit.used. Returns nil when the limit lets this token pass, else the us to wait (-1: no time is known).
+local function limits_again(limits, stamp, costs)
+  for i, limit in ipairs(limits) do
+    if limit.rate then
+      limit.stamp, limit.before = stamp, costs[i] or 0
+    end
+  end
+end
+
+local function limits_forgo(limits)
+  for _, limit in ipairs(limits) do
+    if limit.place then
+      window_settle(limit.log, limit.stamp, 0)
+      limit.place, limit.used = nil, limit.used - limit.before
+    end
+  end
+end
+
+-- Sets limit.used, and limit.place if the limit counts a start that is decided anew. Returns nil when the limit lets this token pass, else the us to wait (-1: no time is known).
 local function limit_wait(limit, token, now)
   limit_in_force(limit, now)
   local wait
   if limit.rate then
-    limit.used = window_used(limit.log, limit.span_us, now)
-    local excess = limit.used + limit.cost - limit.times
+    limit.used, limit.any = window_used(limit.log, limit.span_us, now)
+    limit.place = limit.stamp and limit.any and redis.call('LPOS', limit.log, limit.stamp, 'RANK', -1)
+    local excess = limit.used - (limit.place and limit.before or 0) + limit.cost - limit.times
     if limit.times == 0 then
       wait = -1
     elseif excess > 0 then
+      limits_forgo({limit})  -- it does not wait for itself
       wait = window_wait(limit.log, limit.span_us, now, excess) or -1
     end
   else
@@ -126,13 +149,16 @@ end
 local function limits_charge(limits, token, now)
   local stamp = now
   for _, limit in ipairs(limits) do
-    if limit.rate then
+    if limit.rate and limit.any then
       stamp = math.max(stamp, window_last(limit.log) + 1)
     end
   end
   for _, limit in ipairs(limits) do
-    if limit.rate then
-      window_add(limit.log, limit.span_us, now, limit.used, stamp, limit.cost)
+    if limit.place then
+      local change = limit.cost ~= limit.before and limit.used - limit.before + limit.cost
+      window_move(limit.log, limit.span_us, now, limit.place, stamp, limit.cost, change)
+    elseif limit.rate then
+      window_add(limit.log, limit.span_us, now, limit.used, limit.any, stamp, limit.cost)
     else
       lease_acquire(limit.log, false, token, limit.times, limit.span_us / 1000, now)
     end

@@ -8,22 +8,28 @@
 -- A clock that steps back is held at the last stamp: nothing is over-admitted, starts wait until it has caught up.
 --
 -- Contract (costs are whole numbers from 0 on; `span_us` is `per` in microseconds)
---   window_used(log, span_us, now_us)                    -> sum of the costs that count; forgets what does not.
---                                                           Amortised O(1) per start.
+--   window_used(log, span_us, now_us)                    -> sum of the costs that count, whether any start does; forgets
+--                                                           what does not. Amortised O(1) per start.
 --   window_wait(log, span_us, now_us, excess)            -> us until costs of at least `excess` have left; nil when
 --                                                           there are not as many. O(starts that must leave).
 --   window_last(log)                                     -> the last stamp, 0 when there is none. O(1).
---   window_add(log, span_us, now_us, used, stamp, cost)  -> records a start; `used` is what window_used said. O(1).
+--   window_add(log, span_us, now_us, used, any, stamp, cost)
+--                                                        -> records a start; `used` and `any` are what window_used said.
+--                                                           O(1).
+--   window_move(log, span_us, now_us, place, stamp, cost, change)
+--                                                        -> a start that counts (its LPOS) happens now instead and costs
+--                                                           `cost`; `change` is the new sum, or nil for the old. O(1) but
+--                                                           for LSET. Works at maxmemory.
 --   window_settle(log, stamp, cost)                      -> true | false (that start counts no more): sets what a start
 --                                                           cost in the end. O(starts since then). Works at maxmemory.
 local function window_used(log, span_us, now)
   local head = redis.call('LRANGE', log, 0, 1)
   if not head[1] then
-    return 0
+    return 0, false
   end
   local oldest = now - span_us
   if tonumber(head[2]) >= oldest then
-    return tonumber(head[1])
+    return tonumber(head[1]), true
   end
   local used = tonumber(redis.call('LPOP', log))
   local batch = 2
@@ -38,10 +44,11 @@ local function window_used(log, span_us, now)
     local more = gone == batch
     batch = math.min(batch * 2, 1024)
   until not more
-  if redis.call('EXISTS', log) == 1 then
+  local any = redis.call('EXISTS', log) == 1
+  if any then
     redis.call('LPUSH', log, used)
   end
-  return used
+  return used, any
 end
 
 local function window_wait(log, span_us, now, excess)
@@ -66,14 +73,23 @@ local function window_last(log)
   return tonumber(redis.call('LINDEX', log, -2) or 0)
 end
 
-local function window_add(log, span_us, now, used, stamp, cost)
-  if redis.call('EXISTS', log) == 1 then
+local function window_add(log, span_us, now, used, any, stamp, cost)
+  if any then
     redis.call('LSET', log, 0, used + cost)
     redis.call('RPUSH', log, stamp, cost)
   else
     redis.call('RPUSH', log, cost, stamp, cost)
   end
   redis.call('PEXPIRE', log, math.ceil((stamp - now + span_us) / 1000) + 1)
+end
+
+local function window_move(log, span_us, now, place, stamp, cost, change)
+  redis.call('PEXPIRE', log, math.ceil((stamp - now + span_us) / 1000) + 1)  -- the first write must need no memory
+  redis.call('LSET', log, place + 1, 0)
+  if change then
+    redis.call('LSET', log, 0, change)
+  end
+  redis.call('RPUSH', log, stamp, cost)
 end
 
 local function window_settle(log, stamp, cost)

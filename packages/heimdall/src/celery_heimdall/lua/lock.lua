@@ -1,4 +1,4 @@
---@include celery_toolkit_core:clock
+--@include celery_heimdall:lock_life
 -- The lock of one key of unique tasks. Include file.
 --
 -- Data model of one lock: one key
@@ -20,9 +20,7 @@
 --                                              before they had ended (their worker died, or the ttl passed). When they
 --                                              come back they are no duplicates: they run when no body does
 --                  label, task                 for people
--- The hash expires one more ttl after queued_until_ms, at the earliest ENDED_MEMORY_MS after the end of the lease and
--- the last change.
-local ENDED_MEMORY_MS = 600000
+-- When the hash expires: lock_life.lua.
 local OWED_MOST = 32
 
 local function token_id(token)
@@ -81,11 +79,6 @@ local function lock_pay(lock, owed, id)
       redis.call('HSET', lock, 'owed', owed)
     end
   end
-end
-
--- Let the hash live: `until_ms` is its queued_until_ms, `ends_ms` the end of the lease, each if there is one.
-local function lock_keep(lock, now, until_ms, ends_ms)
-  redis.call('PEXPIREAT', lock, math.max(2 * (until_ms or 0) - now, math.max(now, ends_ms or 0) + ENDED_MEMORY_MS))
 end
 
 -- The holder's end can be shared: it has ended in a way that left a result.

@@ -101,6 +101,11 @@ local function limits_cost(limits, costs)
   end
 end
 
+-- The name of a lane, which is the end of its key.
+local function lane_of(lane_key)
+  return lane_key:match('[^:]*$')
+end
+
 -- Look at the lane in `wait_ms`, or earlier if that was planned.
 local function lane_plan(keys, lane, due_ms)
   local planned = tonumber(redis.call('ZSCORE', keys[3], lane) or nil)
