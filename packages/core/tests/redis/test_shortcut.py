@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import redis
 from redis.exceptions import DataError
 
 from celery_toolkit_core.connection import connect
-from celery_toolkit_core.shortcut import Shortcut
+from celery_toolkit_core.shortcut import Shortcut, Words
 from celery_toolkit_testkit import eventually
 
 ARGUMENTS = ["ä", b"\xff\x00", "", 7, -1.5, 10**20, "x" * 100_000]
@@ -88,3 +90,49 @@ def test_a_silent_server_is_asked_once(tcp_proxy):
             shortcut.call("ECHO", "x")
         assert proxy.commands["ECHO"] - before <= 1
         assert eventually(lambda: shortcut.call("ECHO", "y") == b"y")
+
+
+def test_words_that_are_packed_once_count_as_many_as_they_are(plain):
+    sha = plain.script_load("return {#KEYS, #ARGV, KEYS[2], ARGV[3]}")
+    keys, args = ("a", Words("b", "c")), (Words("x", 7), b"y", 1.5)
+    assert Shortcut(plain).evalsha(sha, keys, args) == [3, 4, b"b", b"y"]
+    plain.execute_command = plain.execute_command  # the long way
+    assert Shortcut(plain).evalsha(sha, keys, args) == [3, 4, b"b", b"y"]
+
+
+def test_an_answer_that_came_too_late_is_nobodys(plain, monkeypatch):
+    """A time limit's signal may come between the question and the answer."""
+    shortcut = Shortcut(plain)
+    assert shortcut.call("ECHO", "a") == b"a"
+    (connection,) = shortcut._kept
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(connection, "read_response", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            shortcut.call("ECHO", "b")
+    assert not shortcut._kept
+    assert shortcut.call("ECHO", "c") == b"c"
+
+
+def test_a_fork_does_not_share_the_connection_that_is_kept(plain):
+    shortcut = Shortcut(plain)
+    mine = shortcut.call("CLIENT", "ID")
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        os.write(writing, b"%d" % shortcut.call("CLIENT", "ID"))
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert int(os.read(reading, 20)) != mine
+    assert shortcut.call("CLIENT", "ID") == mine
+    os.close(reading)
+    os.close(writing)
+
+
+def test_a_small_pool_gets_every_connection_back(redis_server, redis_url):
+    with redis.Redis.from_url(redis_server.url, max_connections=1) as client:
+        assert Shortcut(client).call("ECHO", "x") == b"x"
+        assert client.ping()
