@@ -131,10 +131,6 @@ class Oracle:
         return {event["key"]: event["worker"] for event in self.events("done")}
 
 
-#: Seconds that a busy machine may take longer to start what is due.
-SLACK = 5
-
-
 @pytest.fixture
 def oracle(celery_app_module, celery_worker_process, event_log):
     return Oracle(celery_app_module("partition_app"), celery_worker_process, event_log)
@@ -162,6 +158,7 @@ def test_joins_and_warm_stops_with_a_backlog_and_etas(oracle):
     assert oracle.duplicates() == 0
 
 
+@pytest.mark.alone
 def test_a_killed_worker(oracle):
     """Everything ends within lease + 2 s of the kill; only bodies that ran then run twice, and nothing is overtaken."""
     oracle.start("a", "b")
@@ -177,9 +174,8 @@ def test_a_killed_worker(oracle):
     at = {event["number"]: event["at"] for event in oracle.events("done")}
     ended = max(at[number] for number in sent - oracle.later) - killed
     print(f"taken over {taken_over:.1f} s after the kill, all ended after {ended:.1f} s; lease {LEASE:g} s")
-    # The promise is lease + 2 s, and the figures above show it; a busy machine may add some of its own.
-    assert 0 < taken_over <= LEASE + 1 + SLACK
-    assert ended <= LEASE + 2 + SLACK
+    assert 0 < taken_over <= LEASE + 1
+    assert ended <= LEASE + 2
     assert oracle.inversions() == []
     assert oracle.overlaps() == []
     assert oracle.duplicates() <= CONCURRENCY
