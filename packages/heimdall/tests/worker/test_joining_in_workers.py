@@ -79,11 +79,12 @@ def test_when_the_holders_worker_is_killed_one_of_the_joined_does_the_work(
     worker = celery_worker_process("guarded", concurrency=1)
     app.joined.delay("a", seconds=60.0)
     event_log.wait_for(1, what="begin")
-    in_chord = chord([app.joined.s("a"), app.joined.s("a"), app.plain.s("x")], app.total.s()).apply_async()
+    # No plain task in the header: what a killed worker has fetched, the broker keeps for its visibility timeout.
+    in_chord = chord([app.joined.s("a"), app.joined.s("a")], app.total.s()).apply_async()
     worker.wait_for_log("task_parked", count=2)
     worker.kill()
     celery_worker_process("guarded", concurrency=1)
-    assert in_chord.get(timeout=60) == 3
+    assert in_chord.get(timeout=60) == 2
     assert len(event_log.events(what="begin")) == 2
 
 
