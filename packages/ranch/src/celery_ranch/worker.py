@@ -19,11 +19,11 @@ from .application import ranch_of
 from .backlog import queue_of
 from .claims import Claims
 from .errors import DeadTask
-from .kept_client import keep_client
 from .results import tell_failed
 from .settings import RanchSettings
 from .signals import task_dead
 from .ticket_office import TICKET
+from .unacked import note_no_tickets
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -81,7 +81,7 @@ class RanchStep(worker.WorkerStep):
         self.consumer = consumer
         # What waited meanwhile has its tickets at the broker: only who finds nothing for a while may miss any.
         self.claims.last_activity = monotonic()
-        keep_client(consumer.task_consumer.channel)
+        note_no_tickets(consumer.task_consumer.channel)
         self.renewing.start()
 
     def stop(self, consumer: Any) -> None:

@@ -23,7 +23,6 @@ app.conf.update(
     task_acks_late=os.environ.get("ACKS_LATE", "1") == "1",
     task_reject_on_worker_lost=True,
     broker_connection_retry_on_startup=True,
-    broker_transport_options={"visibility_timeout": float(os.environ.get("VISIBILITY", "3600"))},
     worker_soft_shutdown_timeout=float(os.environ.get("SOFT_SHUTDOWN", "0")),
     result_backend_transport_options={"retry_policy": {"timeout": 30}},
     ranch_redis_url=os.environ.get("RANCH_URL") or None,
