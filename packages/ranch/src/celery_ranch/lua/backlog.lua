@@ -43,10 +43,6 @@ local function bump(name, by)
   return redis.call('HINCRBY', COUNTERS, name, by or 1)
 end
 
-local function digits(number, width)
-  return string.format('%0' .. width .. '.0f', number)
-end
-
 -- The first member of a lex set that begins with `prefix` and a colon, and the one after it.
 local function first(key, prefix)
   local members = redis.call('ZRANGEBYLEX', key, '[' .. prefix .. ':', '(' .. prefix .. ';', 'LIMIT', 0, 2)
@@ -95,11 +91,11 @@ local function clock_of(queue)
 end
 
 local function ready_member(queue, client, turn)
-  return table.concat({ queue, digits(turn.v, 21), digits(turn.last, 16), digits(turn.since, 16), client }, ':')
+  return string.format('%s:%021.0f:%016.0f:%016.0f:%s', queue, turn.v, turn.last, turn.since, client)
 end
 
 local function idle_member(queue, client, turn)
-  return table.concat({ queue, digits(turn.v, 21), client }, ':')
+  return string.format('%s:%021.0f:%s', queue, turn.v, client)
 end
 
 local function leave(queue, client, turn)
@@ -143,7 +139,7 @@ local function place(queue, client, record, turn, v, last, waits, clock)
 end
 
 local function waiting_member(id, entry)
-  return table.concat({ entry.q, entry.c, digits(entry.p, 3), digits(entry.o, 16), id }, ':')
+  return string.format('%s:%s:%03.0f:%016.0f:%s', entry.q, entry.c, entry.p, entry.o, id)
 end
 
 -- Put an entry into its client's line; one that comes back keeps its number and so stands at its head. Returns how many

@@ -91,12 +91,12 @@ keep_client(client, record)
 local clock = clock_of(queue)
 if turn.v > clock then
   clock = turn.v
-  redis.call('HSET', CLOCKS, queue, digits(clock, 21))
+  redis.call('HSET', CLOCKS, queue, string.format('%021.0f', clock))
 end
 place(queue, client, record, turn, turn.v + entry.step, entry.turn, waits, clock)
 
 -- Turns that the clock has passed say nothing any more.
-local past = '(' .. queue .. ':' .. digits(clock, 21)
+local past = string.format('(%s:%021.0f', queue, clock)
 local passed = redis.call('ZRANGEBYLEX', IDLE, '[' .. queue .. ':', past, 'LIMIT', 0, 2)
 for _, member in ipairs(passed) do
   redis.call('ZREM', IDLE, member)

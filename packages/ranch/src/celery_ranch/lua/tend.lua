@@ -65,7 +65,7 @@ if now - tonumber(redis.call('HGET', REISSUED, 'unserved') or 0) >= UNSERVED_MS 
       -- has taken over its tickets and needs no more.
       local pause = math.min(UNSERVED_MOST_MS, (now - served) / 4)
       local seen, clock = redis.call('HGET', REISSUED, queue .. SEEN), clock_of(queue)
-      redis.call('HSET', REISSUED, queue .. SEEN, count .. ' ' .. digits(clock, 1))
+      redis.call('HSET', REISSUED, queue .. SEEN, string.format('%s %.0f', count, clock))
       local count_before, clock_before = string.match(seen or '', '^(%d+) (%d+)$')
       local moves = seen and (count < tonumber(count_before) or clock > tonumber(clock_before))
       if not moves and now - tonumber(redis.call('HGET', REISSUED, queue) or 0) >= pause and first(READY, queue) then
