@@ -47,6 +47,17 @@ def test_latency_is_added_each_way(proxy, through):
     assert time.monotonic() - start >= 3 * 2 * 0.05
 
 
+def test_the_replies_to_a_pipeline_do_not_wait_for_one_another(through):
+    """Nagle's algorithm against delayed acknowledgement: 40 ms for each pipeline, however fast the line."""
+    spans = []
+    for _ in range(20):
+        start = time.monotonic()
+        with through.pipeline(transaction=True) as pipe:
+            pipe.set("a", 1).set("b", 2).set("c", 3).execute()
+        spans.append(time.monotonic() - start)
+    assert min(spans) < 0.03
+
+
 def test_a_pipeline_waits_and_counts_once(proxy, through):
     before = proxy.round_trips
     with through.pipeline() as pipe:
