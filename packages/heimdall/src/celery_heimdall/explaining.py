@@ -54,16 +54,16 @@ def _of_item(store: Store, task_id: str, item: dict[str, Any]) -> tuple[str, str
         return "entered", "a worker has it in hand and its body is about to start"
     due = store.client.zscore(store.parking[2], item["lane"])
     when = f"the next look is in {max(0.0, (due or now) - now) / 1000:.1f} s"
-    waited = f"for {row['waits_for']:.1f} s"
+    waited = f"it has waited {row['waited']:.1f} s"
     if item.get("holder"):
-        return "joined", f"it waits {waited} for the end of task {item['holder']}, whose result it shares; {when}"
+        return "joined", f"{waited} for the end of task {item['holder']}, whose result it shares; {when}"
     spec = json.loads(item["spec"])
     if "args" not in spec:
         held = inspection.lock_by_digest(store, item["lane"])
-        return "key", f"it waits {waited} for {row['for']}, under which {held['holder']} is {held['state']}; {when}"
+        return "key", f"{waited} for {row['for']}, under which {held['holder']} is {held['state']}; {when}"
     rank = store.client.zrank(f"{store.space.key('lane')}:{item['lane']}", task_id) or 0
     reason, words = _of_limits(store, spec)
-    return reason, f"it waits {waited} for {row['for']} as number {rank + 1}{words}; {when}"
+    return reason, f"{waited} for {row['for']}, as number {rank + 1} in line{words}; {when}"
 
 
 def _of_limits(store: Store, spec: dict[str, Any]) -> tuple[str, str]:

@@ -97,7 +97,7 @@ def item_row(store: Store, task_id: str, item: dict[str, Any], now: int) -> dict
         "state": item["state"],
         "queue": item["queue"],
         "for": " and ".join(_names(store, item, whole=True)),
-        "waits_for": (now - item["since"]) / 1000 if "since" in item else 0.0,
+        "waited": (now - item["since"]) / 1000 if "since" in item else 0.0,
         "parkings": item.get("parkings", 0),
     }
 

@@ -9,7 +9,7 @@ from celery.concurrency.base import BasePool
 from celery.signals import celeryd_after_setup
 
 from celery_toolkit_core.celery import worker
-from celery_toolkit_core.connection import warn_if_evicting
+from celery_toolkit_core.connection import server_name, warn_if_evicting
 from celery_toolkit_core.errors import InvalidParameter
 from celery_toolkit_core.log import event
 
@@ -38,6 +38,8 @@ class HeimdallStep(worker.WorkerStep):
             raise InvalidParameter("heimdall_on_lock_lost", "abort", f"the pool {pool} cannot end a body; use prefork")
         for store in all_stores(app):
             warn_if_evicting(store.client, logger)
+            where = {"redis": server_name(store.client), "namespace": settings_of(app).namespace}
+            event(logger, logging.INFO, "heimdall_ready", **where)
         self.keeper.every(settings_of(app).lease / 3, lambda: _renew(app))
         waking.waker(app).start()
 

@@ -52,7 +52,7 @@ def test_a_limit_is_full(app):
     enter(task, "b", value="one")
     reason, text = why(task, "b")
     assert reason == "limit"
-    assert "for the limit api['one'] as number 1; api['one'] is full, 1 of 1 in 60 s" in text
+    assert "for the limit api['one'], as number 1 in line; api['one'] is full, 1 of 1 in 60 s" in text
 
 
 def test_a_limit_is_paused(app):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from urllib.request import urlopen
 
@@ -13,6 +14,15 @@ def test_a_misspelt_setting_is_warned_of(celery_worker_process, tmp_path):
     folder = __file__.rpartition("/")[0] + "/apps"
     worker = celery_worker_process("misspelt", path=[tmp_path, folder])
     worker.wait_for_log("unknown_setting setting=heimdall_leese did_you_mean=heimdall_lease")
+
+
+def test_a_worker_says_in_which_redis_its_locks_are(celery_worker_process, tmp_path):
+    """A worker with another Redis than the producers shares no lock with them, and nothing else shows it."""
+    (tmp_path / "told.py").write_text("from ruled import app\napp.conf.heimdall_namespace = 'told'\n")
+    folder = __file__.rpartition("/")[0] + "/apps"
+    worker = celery_worker_process("told", path=[tmp_path, folder])
+    worker.wait_for_log("heimdall_ready redis=")
+    assert re.search(r"heimdall_ready redis=\S+:\d+/\d+ namespace=told", worker.log())
 
 
 BASELESS = """

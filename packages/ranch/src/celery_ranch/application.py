@@ -11,6 +11,7 @@ from kombu.utils import json
 
 from celery_toolkit_core.celery.configuration import redis_url_of
 from celery_toolkit_core.celery.messages import undelayed
+from celery_toolkit_core.celery.worker import warn_of_unknown_settings
 from celery_toolkit_core.connection import connect
 from celery_toolkit_core.errors import InvalidParameter
 from celery_toolkit_core.keys import KeySpace
@@ -56,6 +57,7 @@ class Ranch:
         self.app = app
         self._argument: dict[str, Any] = {}
         self._settings: RanchSettings | None = None
+        self._has_warned = False
         self._backlog: Backlog | None = None
         #: What this process has claimed, if it is a worker; see `celery_ranch.worker.claims_of`.
         self.claims: Claims | None = None
@@ -76,10 +78,13 @@ class Ranch:
 
     @property
     def settings(self) -> RanchSettings:
-        """The settings, read at the first use."""
+        """The settings, read at the first use; then it also warns of misspelt ones, once."""
         with _lock:
             if self._settings is None:
                 self._settings = read_ranch_settings(self.app, self._argument)
+                if not self._has_warned:
+                    warn_of_unknown_settings(self.app, "ranch", RanchSettings)
+                    self._has_warned = True
             return self._settings
 
     @property

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 import click
 
 from celery_toolkit_core.celery.cli import Group, json_option, pass_app, show
+from celery_toolkit_core.parameters import nearest
 
 from . import cli_watching
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from celery import Celery
 
     from .backlog import Backlog
@@ -74,7 +78,8 @@ def show_client(app: Celery, key: str, as_json: bool) -> None:
 @pass_app
 def set_weight(app: Celery, key: str, weight: float) -> None:
     """Set a client's weight: 0.5 is served twice as often as 1."""
-    _clients(app).set_weight(key, weight)
+    with _telling(app, key, f"weight {weight:g}") as known:
+        known.set_weight(key, weight)
 
 
 @ranch.command("set-share")
@@ -83,7 +88,8 @@ def set_weight(app: Celery, key: str, weight: float) -> None:
 @pass_app
 def set_share(app: Celery, key: str, share: float) -> None:
     """Set a client's share: 2 is served twice as often as 1."""
-    _clients(app).set_share(key, share)
+    with _telling(app, key, f"share {share:g}") as known:
+        known.set_share(key, share)
 
 
 @ranch.command("set-cap")
@@ -92,7 +98,8 @@ def set_share(app: Celery, key: str, share: float) -> None:
 @pass_app
 def set_cap(app: Celery, key: str, most: str) -> None:
     """Let at most so many tasks of a client be in flight; 'none' takes the cap away."""
-    _clients(app).set_max_in_flight(key, _number(most))
+    with _telling(app, key, f"at most {most} in flight") as known:
+        known.set_max_in_flight(key, _number(most))
 
 
 @ranch.command("set-backlog")
@@ -101,7 +108,8 @@ def set_cap(app: Celery, key: str, most: str) -> None:
 @pass_app
 def set_backlog(app: Celery, key: str, most: str) -> None:
     """Let at most so many tasks of a client wait; 'none' takes the limit away."""
-    _clients(app).set_max_backlog(key, _number(most))
+    with _telling(app, key, f"at most {most} waiting") as known:
+        known.set_max_backlog(key, _number(most))
 
 
 @ranch.command()
@@ -109,7 +117,8 @@ def set_backlog(app: Celery, key: str, most: str) -> None:
 @pass_app
 def pause(app: Celery, key: str) -> None:
     """Let nothing of a client begin until 'resume'."""
-    _clients(app).pause(key)
+    with _telling(app, key, "paused") as known:
+        known.pause(key)
 
 
 @ranch.command()
@@ -118,7 +127,8 @@ def pause(app: Celery, key: str) -> None:
 @pass_app
 def drain(app: Celery, key: str, wait: float | None) -> None:
     """Take no new tasks of a client until 'resume'; what waits goes on."""
-    left = _clients(app).drain(key, wait=wait)
+    with _telling(app, key, "drained") as known:
+        left = known.drain(key, wait=wait)
     click.echo(f"{left} tasks left")
     if left and wait is not None:
         raise click.exceptions.Exit(1)
@@ -129,7 +139,8 @@ def drain(app: Celery, key: str, wait: float | None) -> None:
 @pass_app
 def resume(app: Celery, key: str) -> None:
     """End a client's pause, or drain."""
-    _clients(app).resume(key)
+    with _telling(app, key, "resumed") as known:
+        known.resume(key)
 
 
 @ranch.command()
@@ -201,6 +212,18 @@ def _decide(app: Celery, decision: str, entries: tuple[str, ...], done: str) -> 
     if not decided:
         raise click.ClickException(f"no dead entry is called {' or '.join(entries)}: see `dead list`, column entry")
     click.echo(f"{decided} of {len(entries)} {done}")
+
+
+@contextmanager
+def _telling(app: Celery, key: str, decided: str) -> Iterator[Clients]:
+    """Say what was decided, and whether ranch had heard of the client: a typo makes a client that nobody is."""
+    known = _clients(app)
+    others = [row["lru_key"] for row in known.all()] if known.show(key) is None else [key]
+    yield known
+    if key not in others:
+        # Allowed: a client may be given a weight before its first task.
+        click.echo(f"note: no client {key!r} was known until now{nearest(key, others)}", err=True)
+    click.echo(f"{key}: {decided}")
 
 
 def _clients(app: Celery) -> Clients:

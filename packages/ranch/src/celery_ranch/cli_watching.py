@@ -108,6 +108,8 @@ def simulate(app: Celery, trace: TextIO | None, workers: int, plot: str | None, 
     from .simulation import simulate as replay_trace
     from .traces import example, read_trace
 
+    if trace is None:
+        click.echo("made up: a bulk import and four people, waits in seconds; give a TRACE for your own", err=True)
     tasks = example() if trace is None else read_trace(trace)
     client, prefix = ranch_of(app).backlog.client, ranch_of(app).settings.redis_prefix
     count("workers", workers)

@@ -11,7 +11,7 @@ from celery.signals import celeryd_after_setup
 from celery.worker import state
 
 from celery_toolkit_core.celery import worker
-from celery_toolkit_core.connection import warn_if_evicting
+from celery_toolkit_core.connection import server_name, warn_if_evicting
 from celery_toolkit_core.keeper import Keeper
 from celery_toolkit_core.log import event
 
@@ -20,7 +20,6 @@ from .backlog import queue_of
 from .claims import Claims
 from .errors import DeadTask
 from .results import tell_failed
-from .settings import RanchSettings
 from .signals import task_dead
 from .ticket_office import TICKET
 from .unacked import note_no_tickets
@@ -62,13 +61,15 @@ class RanchStep(worker.WorkerStep):
     """Keeps a worker's claims while it lives: also while the broker is away, and until the last body has ended."""
 
     prefix = "ranch"
-    settings = RanchSettings
     replaces = ("celery-toolkit-ranch", "celery-ranch")
 
     def prepare(self, consumer: Any) -> None:
         """Give the keeper its jobs. Renewing has a thread of its own: a broker that hangs must not cost us leases."""
         self.claims = claims_of(ranch_of(consumer.app))
-        warn_if_evicting(self.claims.ranch.backlog.client, logger)
+        client = self.claims.ranch.backlog.client
+        warn_if_evicting(client, logger)
+        where = {"redis": server_name(client), "prefix": self.claims.ranch.settings.redis_prefix}
+        event(logger, logging.INFO, "ranch_ready", **where)
         self.renewing = Keeper("ranch-leases")
         self.renewing.every(self.claims.ranch.settings.lease / 3, self.claims.renew)
         self.keeper.every(TEND_INTERVAL, self.tend)

@@ -48,6 +48,25 @@ def test_an_operators_decisions(ranch, task):
     assert "above 0" in ranch("set-weight", "a", "0", code=1)
 
 
+def test_a_decision_is_told_and_a_client_that_nobody_knows_is_noted(ranch, task):
+    task.lru_delay("alice")
+    told = {
+        ("set-weight", "alice", "0.5"): "alice: weight 0.5\n",
+        ("set-share", "alice", "4"): "alice: share 4\n",
+        ("set-cap", "alice", "3"): "alice: at most 3 in flight\n",
+        ("set-backlog", "alice", "7"): "alice: at most 7 waiting\n",
+        ("pause", "alice"): "alice: paused\n",
+        ("drain", "alice"): "alice: drained\n1 tasks left\n",
+        ("resume", "alice"): "alice: resumed\n",
+    }
+    assert {call: ranch(*call) for call in told} == told
+    assert "note: no client 'alcie' was known until now (did you mean 'alice'?)" in ranch("pause", "alcie")
+
+
+def test_a_simulation_without_a_trace_says_that_it_is_made_up(ranch):
+    assert "made up: a bulk import and four people" in ranch("simulate")
+
+
 def test_shares_limits_and_drains(ranch, task):
     task.lru_delay("a")
     ranch("set-share", "a", "4")

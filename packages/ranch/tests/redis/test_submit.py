@@ -261,3 +261,16 @@ def test_records_of_idle_clients_are_dropped_after_their_time(task, app):
         return [each["lru_key"] for each in Clients(app).all()] == ["busy"]
 
     eventually(only_the_busy_one_is_left)
+
+
+def test_the_first_call_of_a_process_warns_of_a_misspelt_setting(app, caplog):
+    """A producer is as wrong with it as a worker, and Celery takes it in silence."""
+    app.conf.ranch_leese = 5
+
+    @lru_task(app, shared=False, name="submit.misspelt")
+    def task():
+        pass
+
+    task.lru_delay("a")
+    task.lru_delay("b")
+    assert caplog.text.count("unknown_setting setting=ranch_leese did_you_mean=ranch_lease") == 1

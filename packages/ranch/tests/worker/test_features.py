@@ -66,9 +66,11 @@ def test_a_worker_serves_metrics_and_sends_signals(fair, worker, event_log):
     assert (first.stop(), second.stop()) == (0, 0)
 
 
-def test_a_worker_warns_of_a_misspelt_setting(worker):
+def test_a_worker_warns_of_a_misspelt_setting_and_says_where_the_backlog_is(worker):
     started = worker(concurrency=1, env={"RANCH_TYPO": "1"})
     started.wait_for_log("unknown_setting setting=ranch_leese did_you_mean=ranch_lease")
+    started.wait_for_log("ranch_ready redis=")
+    assert started.log().count("unknown_setting") == 1
 
 
 def test_a_dropped_child_of_a_full_client_does_not_fail_its_parent(fair, worker, balanced, event_log):
