@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 
     from .store import Store
 
+_AGAIN = (
+    "; a task that is acknowledged late is delivered again (by Redis after its visibility_timeout, an hour by "
+    "default), another one is lost"
+)
+
 
 def explain(app: Celery, stores: list[Store], task_id: str) -> dict[str, Any]:
     """Why a task is not running: its id, the reason as a word, and as a sentence."""
@@ -22,7 +27,13 @@ def explain(app: Celery, stores: list[Store], task_id: str) -> dict[str, Any]:
         reason = _in_store(store, task_id)
         if reason is not None:
             return _row(task_id, *reason)
-    return _row(task_id, *_by_result(app, task_id))
+    ended, text = _by_result(app, task_id)
+    for store in stores if ended == "unknown" else ():
+        for found in inspection.locks(store, stale=True):
+            if found["holder"] == task_id and found["state"] == "free":
+                more = _AGAIN if found["stale"] == inspection.WORKER_DIED else ""
+                return _row(task_id, "forgotten", f"{found['stale']}, and its key {found['key']} is free{more}")
+    return _row(task_id, ended, text)
 
 
 def _in_store(store: Store, task_id: str) -> tuple[str, str] | None:

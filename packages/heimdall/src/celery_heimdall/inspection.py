@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 PAGE = 500
 #: How many of the tasks that wait for one key are named.
 SOME = 10
+#: Why a lock looks forgotten, when its worker is the reason.
+WORKER_DIED = "the worker that had it died"
 
 
 def now_ms(store: Store) -> int:
@@ -132,7 +134,7 @@ def _lock(store: Store, name: str, now: int) -> dict[str, Any]:
         if reserved <= now:
             gone = "it was never published: its producer died"
         elif "taken_by" in fields and (fields["taken_by"] != fields.get("running") or not running):
-            gone = "the worker that had it died"
+            gone = WORKER_DIED
         elif until <= now:
             gone = "its time was over before it had ended"
     if gone or min(until, reserved) <= now:

@@ -133,6 +133,21 @@ def test_it_lost_its_key_to_a_later_one(app):
     assert (reason, "its worker died" in text) == ("lost-its-key", True)
 
 
+def test_its_worker_died_and_nobody_has_its_key(app):
+    """On a Redis broker it comes again after an hour; until then it looked like a task that nobody had heard of."""
+    task = declare(app, unique=Unique(key="one"))
+    enter(task, "a")
+    task.heimdall_store.client.hset(lock_of(task, "one").key, "running_until_ms", 0)
+    reason, text = why(task, "a")
+    assert reason == "forgotten"
+    assert text.startswith("the worker that had it died, and its key one is free; a task that is acknowledged late")
+    lock_of(task, "two").reserve("b", 0, 60)
+    task.heimdall_store.client.hset(lock_of(task, "two").key, "reserved_until_ms", 1)
+    assert why(task, "b")[1] == "it was never published: its producer died, and its key two is free"
+    app.backend.store_result("a", None, "SUCCESS")
+    assert why(task, "a") == ("ended", "it has ended: SUCCESS")
+
+
 def test_nobody_could_read_its_message(app):
     task = declare(app, limits=[RateLimit("1/100ms")])
     assert enter(task, "a").start() == "go"

@@ -79,6 +79,11 @@ def _why(place: Place) -> str:
         return f"the client has as much in flight as its cap allows; {before}"
     if place.state == "scheduled":
         return f"it is due at {_moment(place.a)}"
+    if place.state == "in flight" and place.b:
+        ended = f"its lease ended at {_moment(place.a)}"
+        return (
+            f"the worker that had it, attempt {place.attempts + 1}, died: {ended}; any worker that lives puts it back"
+        )
     if place.state == "in flight":
         return f"a worker has it, attempt {place.attempts + 1}; the lease runs until {_moment(place.a)}"
     if place.state == "dead":

@@ -99,6 +99,14 @@ def test_in_flight(task, app, why, claim):
     assert said.startswith("a worker has it, attempt 1; the lease runs until")
 
 
+def test_in_flight_with_a_worker_that_died(task, app, why, claim):
+    """Where no worker is left, nobody puts it back, and no worker `has` it either."""
+    result = task.lru_delay("a")
+    assert claim(app, lease=0.001)
+    said = eventually(lambda: (said := why(result)[1]).startswith("the worker that had it, attempt 1, died") and said)
+    assert said.endswith("any worker that lives puts it back")
+
+
 def test_no_consumer(task, app, why, served):
     result = task.lru_delay("a")
     assert why(result)[0] == "no consumer"

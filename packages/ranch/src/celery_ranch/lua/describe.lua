@@ -8,7 +8,7 @@
 --   paused       a as above
 --   capped       a as above
 --   scheduled    a = due (ms)
---   in flight    a = the lease ends (ms)
+--   in flight    a = the lease ends (ms), b = 'over' when it has: its worker died, and none has put it back yet
 --   dead         a = since (ms), b = why
 --   quarantined  a = since (ms)
 --   gone         it has ended meanwhile
@@ -33,7 +33,7 @@ local function state_of(id, entry)
   if since then return 'dead', since, entry and entry.why or '' end
   if not entry then return 'gone', '', '' end
   local lease = redis.call('ZSCORE', INFLIGHT, id)
-  if lease then return 'in flight', lease, '' end
+  if lease then return 'in flight', lease, tonumber(lease) <= now and 'over' or '' end
   local due = redis.call('ZSCORE', SCHEDULED, id)
   if due then return 'scheduled', due, '' end
   local prefix = entry.q .. ':' .. entry.c
