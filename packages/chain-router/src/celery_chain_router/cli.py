@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from celery_toolkit_core.celery.cli import Group, json_option, pass_app, show
+from celery_toolkit_core.celery.cli import Group, json_option, pass_app, refuse_beside, show
 
 if TYPE_CHECKING:
     from celery_toolkit_core.ring import HashRing
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from .router import ChainRouter
     from .sharing import Sharing
     from .traffic import Traffic
+
+refuse_beside("celery-toolkit-chain-router", "celery-chain-router")
 
 
 @click.group("chain-router", cls=Group)

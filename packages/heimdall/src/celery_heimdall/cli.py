@@ -6,8 +6,10 @@ from typing import Any
 
 import click
 
-from celery_toolkit_core.celery.cli import Group, json_option, pass_app, show
+from celery_toolkit_core.celery.cli import Group, json_option, pass_app, refuse_beside, show
 from celery_toolkit_core.parameters import nearest
+
+refuse_beside("celery-toolkit-heimdall", "celery-heimdall")
 
 
 @click.group(cls=Group)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from celery_toolkit_core.celery.cli import Group, json_option, pass_app, show
+from celery_toolkit_core.celery.cli import Group, json_option, pass_app, refuse_beside, show
 from celery_toolkit_core.parameters import nearest
 
 from . import cli_watching
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from .backlog import Backlog
     from .clients import Clients
+
+refuse_beside("celery-toolkit-ranch", "celery-ranch")
 
 
 @click.group(cls=Group)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from contextlib import suppress
 from pathlib import Path
 from threading import Thread
@@ -10,6 +11,7 @@ import pytest
 from celery import chain, chord, group
 from celery.exceptions import TaskRevokedError
 
+import celery_ranch
 from celery_ranch import lru_task
 from celery_toolkit_testkit import eventually
 
@@ -219,6 +221,25 @@ def test_a_claimed_task_that_the_worker_does_not_know_fails_as_in_plain_celery(f
     assert fair.add.lru_delay("a", 1, 2).get(timeout=60) == 3
     settled(fair, balanced, submitted=2, done=2)
     assert started.is_running
+
+
+def test_a_worker_refuses_to_start_where_the_older_distribution_has_replaced_our_files(celery_worker_process, tmp_path):
+    """Found by installing celery-ranch 0.1.1 after ours: the worker ran the older code and said nothing."""
+    package = tmp_path / "celery_ranch"
+    shutil.copytree(celery_ranch.__path__[0], package)
+    (package / "__init__.py").write_text("from .task import lru_task\n")
+    (package / "task.py").write_text("def lru_task(app):\n    return app.task\n")
+    (tmp_path / "older.py").write_text(
+        "from celery import Celery\nfrom celery_ranch import lru_task\n"
+        "app = Celery('older')\n@lru_task(app)\ndef task(): ...\n"
+    )
+    metadata = tmp_path / "celery_ranch-0.1.1.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: celery-ranch\nVersion: 0.1.1\n")
+    started = celery_worker_process("older", path=[tmp_path], wait=False)
+    started.wait_for_log("celery-ranch 0.1.1 is installed beside celery-toolkit-ranch")
+    eventually(lambda: not started.is_running)
+    assert " ready." not in started.log()
 
 
 def test_a_worker_refuses_to_start_beside_the_older_distribution(fair, worker, tmp_path):

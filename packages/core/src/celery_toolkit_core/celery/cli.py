@@ -43,6 +43,26 @@ class Group(click.Group):
     group_class = type
 
 
+def refuse_beside(ours: str, other: str) -> None:
+    """Let no ``celery worker`` start while `other` is installed, even where its files have replaced those of `ours`.
+
+    The worker's step refuses too, but is not there when `other` was installed last. Call this where the command is
+    defined: every ``celery`` process imports that module, and the older distributions have none of its name.
+    """
+    from celery.signals import celeryd_init
+
+    def refuse(**_: Any) -> None:
+        from .worker import ConflictingDistribution, refuse_both
+
+        try:
+            refuse_both(ours, other)
+        except ConflictingDistribution as error:
+            # Celery logs any other exception of a receiver and goes on.
+            raise SystemExit(f"Error: {error}") from None
+
+    celeryd_init.connect(refuse, weak=False, dispatch_uid=f"{ours} beside {other}")
+
+
 def pass_app(function: Callable[..., Any]) -> Callable[..., Any]:
     """Give the command the Celery application of ``-A`` as its first argument, or say that there is none."""
 
