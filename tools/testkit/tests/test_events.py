@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from celery_toolkit_testkit import EventLog, log_event
@@ -33,3 +35,13 @@ def test_half_a_line_waits_for_its_other_half(log):
         assert len(log.events()) == 1
         file.write(b'er": 2}\n')
     assert [event["number"] for event in log.events()] == [1, 2]
+
+
+def test_two_threads_that_look_see_each_event_once(log):
+    def look(_):
+        log_event(number=0)
+        return log.events()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(look, range(400)))
+    assert len(log.events()) == 400

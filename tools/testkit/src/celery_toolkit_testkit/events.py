@@ -6,6 +6,7 @@ import json
 import os
 import time
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from .polling import eventually
@@ -36,19 +37,26 @@ class EventLog:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._lock = Lock()
         self._read = 0
         self._events: list[dict[str, Any]] = []
 
     def events(self, **fields: Any) -> list[dict[str, Any]]:
         """The events so far, in the order they were written, that have all of `fields`."""
-        if self.path.exists():
-            with self.path.open("rb") as file:
-                file.seek(self._read)
-                # Past the last line end somebody may be about to write.
-                complete, end, _ = file.read().rpartition(b"\n")
-            self._read += len(complete + end)
-            self._events += map(json.loads, complete.splitlines())
-        return [event for event in self._events if all(event.get(name) == value for name, value in fields.items())]
+        with self._lock:
+            self._read_on()
+            seen = tuple(self._events)
+        return [event for event in seen if all(event.get(name) == value for name, value in fields.items())]
+
+    def _read_on(self) -> None:
+        if not self.path.exists():
+            return
+        with self.path.open("rb") as file:
+            file.seek(self._read)
+            # Past the last line end somebody may be about to write.
+            complete, end, _ = file.read().rpartition(b"\n")
+        self._read += len(complete + end)
+        self._events += map(json.loads, complete.splitlines())
 
     def wait_for(self, count: int, timeout: float = 60.0, **fields: Any) -> list[dict[str, Any]]:
         """Wait until there are at least `count` such events and return all of them.
