@@ -54,8 +54,9 @@ test-long: sync ## Run the tests that take minutes each and are left out of test
 matrix: sync ## Run the suites on other servers, Pythons and dependencies; ARGS="floor cluster" takes some legs
 	$(PYTHON) tools/matrix.py $(ARGS)
 
-chaos: sync ## Kill workers at random for a quarter of an hour and count what is lost; ARGS="--seed 7" repeats a run
-	$(PYTHON) tests-integration/chaos/run.py --tasks 20000 --seconds 800 --kills-per-minute 25 --latency 0.002 $(ARGS)
+chaos: sync ## Kill workers at random for half an hour and count what is lost; ARGS="--seed 7" repeats a run
+	$(PYTHON) tests-integration/chaos/run.py --tasks 50000 --seconds 1500 --keys 48 --long-every 200 --workers 4 \
+		--kills-per-minute 24 --restarts-per-minute 0.5 --latency 0.0005 --patience 60 $(ARGS)
 
 check: sync ## Style, types, the tree's arrows, the lock
 	.venv/bin/ruff check .

@@ -20,7 +20,8 @@ def chaos(*options: str) -> subprocess.CompletedProcess[str]:
 
 def test_nothing_is_lost_and_nothing_overlaps_while_workers_die() -> None:
     """SIGKILL of workers and children, SIGSTOP, SCRIPT FLUSH and cut connections, with all pieces in each task."""
-    done = chaos("--tasks", os.environ.get("CHAOS_TASKS", "400"), "--seconds", "40", "--patience", "60")
+    tasks = os.environ.get("CHAOS_TASKS", "2000")
+    done = chaos("--tasks", tasks, "--seconds", "60", "--keys", "48", "--long-every", "100", "--patience", "60")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
