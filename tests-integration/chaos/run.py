@@ -52,7 +52,7 @@ class Chaos:
         options: The command line.
         folder: For logs.
         broker: The server that carries messages and state.
-        url: Of the line that the workers and the tasks' sender use to reach it.
+        url: Of the line by which the workers reach it.
     """
 
     def __init__(self, options: argparse.Namespace, folder: Path, broker: LocalServer, url: str) -> None:
@@ -79,14 +79,14 @@ class Chaos:
             concurrency=2,
             name=f"w{self.started}",
             path=[HERE],
-            env={**self.environment(), PATH_VARIABLE: str(self.events.path)},
+            env={**self.environment(self.url), PATH_VARIABLE: str(self.events.path)},
             loglevel="WARNING",
         )
         self.workers.append(worker)
 
-    def environment(self) -> dict[str, str]:
+    def environment(self, url: str) -> dict[str, str]:
         """What the application reads."""
-        state = dict.fromkeys(("CHAOS_BROKER", "CHAOS_BACKEND", "CHAOS_STATE"), self.url)
+        state = dict.fromkeys(("CHAOS_BROKER", "CHAOS_BACKEND", "CHAOS_STATE"), url)
         return {**state, "CHAOS_FAULT": self.options.fault or "", "C_FORCE_ROOT": "1"}
 
     def submit(self) -> None:
@@ -252,7 +252,7 @@ class Chaos:
     def run(self) -> int:
         """All of it; the exit code."""
         began = time.monotonic()
-        os.environ.update(self.environment())
+        os.environ.update(self.environment(self.server.url))
         os.environ[PATH_VARIABLE] = str(self.events.path)
         for _ in range(self.options.workers):
             self.start_worker()
