@@ -56,7 +56,8 @@ matrix: sync ## Run the suites on other servers, Pythons and dependencies; ARGS=
 
 chaos: sync ## Kill workers at random for half an hour and count what is lost; ARGS="--seed 7" repeats a run
 	$(PYTHON) tests-integration/chaos/run.py --tasks 50000 --seconds 900 --keys 48 --long-every 200 --workers 4 \
-		--shares fair=80,single=50,limited=2,stumbling=20,chain=30 --kills-per-minute 24 --restarts-per-minute 0.5 --latency 0.0005 --patience 60 $(ARGS)
+		--shares fair=80,single=50,limited=2,stumbling=20,chain=30 --kills-per-minute 24 \
+		--restarts-per-minute 0.5 --latency 0.0005 --patience 60 $(ARGS)
 
 check: sync ## Style, types, the tree's arrows, the lock
 	.venv/bin/ruff check .
