@@ -46,7 +46,7 @@ def claim():
 
 @pytest.fixture
 def ranch(celery_environment, redis_url, tmp_path, monkeypatch):
-    """Runs `celery -A ... ranch ...` and gives what it prints."""
+    """Runs `celery -A ... ranch ...` and gives what it prints, on both streams or on the one that is named."""
     broker, backend = elsewhere()
     Path(tmp_path / "cli_app.py").write_text(
         f"from celery import Celery\napp = Celery('cli', broker={broker!r}, backend={backend!r})\n"
@@ -54,10 +54,10 @@ def ranch(celery_environment, redis_url, tmp_path, monkeypatch):
     )
     monkeypatch.syspath_prepend(tmp_path)
 
-    def run(*arguments, app=("-A", "cli_app"), code=0):
+    def run(*arguments, app=("-A", "cli_app"), code=0, stream="output"):
         done = CliRunner().invoke(celery, [*app, "ranch", *arguments])
         assert done.exit_code == code, done.output
-        return done.output
+        return getattr(done, stream)
 
     yield run
     if "cli_app" in sys.modules:

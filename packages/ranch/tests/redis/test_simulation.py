@@ -64,7 +64,7 @@ def test_a_simulation_leaves_the_backlog_alone(app, ranch, redis_client):
 
     task.lru_delay("a")
     before = sorted(redis_client.keys("{ranch*"))
-    rows = json.loads(ranch("simulate", "--json"))
+    rows = json.loads(ranch("simulate", "--json", stream="stdout"))
     assert {row["policy"] for row in rows} == set(POLICIES)
     assert sorted(redis_client.keys("{ranch*")) == before
 
