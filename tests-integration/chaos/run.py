@@ -12,6 +12,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import sys
 import tempfile
@@ -283,10 +284,18 @@ class Chaos:
         for fault in verdict.faults:
             print(f"FAULT {fault}")
         if self.options.keep:
-            Path(self.options.keep).write_text(
-                json.dumps({"submitted": self.submitted, "events": self.events.events()}), encoding="utf-8"
-            )
+            self.keep(Path(self.options.keep))
         return 1 if verdict.faults else 0
+
+    def keep(self, folder: Path) -> None:
+        """Keep what explains a verdict: all submissions and events, the workers' logs, the server's data."""
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"submitted": self.submitted, "events": self.events.events()})
+        (folder / "run.json").write_text(text, encoding="utf-8")
+        for log in self.folder.glob("worker-*.log"):
+            shutil.copy(log, folder)
+        self.client.save()
+        shutil.copy(Path(self.client.config_get("dir")["dir"]) / "dump.rdb", folder)
 
 
 def shares_of(text: str) -> dict[str, int]:
@@ -331,7 +340,7 @@ def main() -> int:
     parser.add_argument("--latency", type=float, default=0.0, help="seconds each way between workers and Redis")
     parser.add_argument("--patience", type=float, default=30.0, help="seconds without progress until it gives up")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
-    parser.add_argument("--keep", help="file for submissions and events")
+    parser.add_argument("--keep", help="folder for submissions, events, logs and the server's data")
     options = parser.parse_args()
     print(f"chaos: {options.tasks} tasks, seed {options.seed}", flush=True)
     with (

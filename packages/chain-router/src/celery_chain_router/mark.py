@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from celery_toolkit_core.ring import HashRing
 
 HEADER = "chain_router"
 
@@ -52,3 +57,23 @@ class Mark:
             return cls(value["queue"], int(value["key"], 16), str(value.get("ring", "")))
         except (KeyError, TypeError, ValueError):
             return None
+
+
+def owner_of_today(
+    headers: Mapping[str, Any], ring: HashRing, spare: Callable[[], int]
+) -> tuple[str, dict[str, Any]] | None:
+    """The worker that a message belongs to now, and the headers to change; ``None`` when its caller chose the queue.
+
+    Args:
+        headers: Those of the message.
+        ring: The ring of today; not an empty one.
+        spare: Gives the hash for what has no key: a ticket of another package, say.
+    """
+    mark = Mark.read(headers)
+    if mark is None:
+        return ring.at(spare()), {}
+    if mark.key is None:
+        return None
+    owner = ring.at(mark.key)
+    # As though it had been sent there now: a retry of it follows the ring, and it counts as no foreign view.
+    return owner, {HEADER: routed(owner, mark.key, ring.fingerprint)}

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from celery_toolkit_core.celery.messages import StoredMessage
 from celery_toolkit_core.log import event
 
-from .mark import HEADER, Mark, routed
+from .mark import owner_of_today
 from .redis_broker import RedisBroker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from celery_toolkit_core.ring import HashRing
 
@@ -38,11 +38,15 @@ class Orphans:
     Args:
         app: The application whose broker it is.
         hash_function: That of the router.
+        companions: Tells the endings of further queues that each worker has; some die before they have told theirs.
     """
 
-    def __init__(self, app: Any, hash_function: Callable[[bytes], int]) -> None:
+    def __init__(
+        self, app: Any, hash_function: Callable[[bytes], int], companions: Callable[[], Iterable[str]] = tuple
+    ) -> None:
         self._app = app
         self._hash = hash_function
+        self._companions = companions
         self._connection: Any = None
         # Dead members whose messages in hand have been restored: nothing can be added to those.
         self._restored: set[str] = set()
@@ -55,11 +59,9 @@ class Orphans:
             ring: The ring of today, without them.
         """
         self._restored &= {member.name for member in gone}
-        moved = 0
-        for member in gone:
-            if member.name in ring or not ring:
-                continue
-            moved += self._adopt_waiting(member, ring)
+        dead = [member for member in gone if member.name not in ring] if ring else []
+        moved = self._adopt_waiting(dead, ring)
+        for member in dead:
             if member.name not in self._restored:
                 moved += self.restore(member, ring)
                 self._restored.add(member.name)
@@ -75,7 +77,7 @@ class Orphans:
         with self._broker() as broker:
             if broker is None:
                 return 0
-            queues = _queues(dead)
+            queues = self._queues(dead)
             for queue in queues:
                 # What an exchange does with a routing key, kombu knows only of those declared on the connection.
                 if declared := self._app.amqp.queues.get(queue):
@@ -89,14 +91,18 @@ class Orphans:
         if connection is not None:
             connection.release()
 
-    def _adopt_waiting(self, member: Member, ring: HashRing) -> int:
-        place = partial(self._place, ring, member.name)
+    def _adopt_waiting(self, dead: Sequence[Member], ring: HashRing) -> int:
         moved = 0
+        owners = {queue: member for member in dead for queue in self._queues(member)}
         with self._broker() as broker:
-            for queue in _queues(member):
+            for queue in broker.filled(owners) if broker else owners:
+                place = partial(self._place, ring, owners[queue].name)
                 counts = broker.move_waiting(queue, place) if broker else self._publish_again(queue, place)
                 moved += _told("chain_router_adopted", queue, counts)
         return moved
+
+    def _queues(self, worker: Member) -> list[str]:
+        return [worker.name, *sorted(worker.name + ending for ending in {*self._companions(), *worker.companions})]
 
     @contextmanager
     def _broker(self) -> Iterator[RedisBroker | None]:
@@ -138,20 +144,12 @@ class Orphans:
     def _place(self, ring: HashRing, worker: str, queue: str, message: dict[str, Any]) -> str | None:
         """The new queue of a message, with the mark to match; ``None`` when the message has to stay."""
         headers = message["headers"]
-        mark = Mark.read(headers)
-        if mark is None:
-            owner = ring.at(self._hash(repr((headers.get("id"), message["body"])).encode()))
-        elif mark.key is None:
+        found = owner_of_today(headers, ring, lambda: self._hash(repr((headers.get("id"), message["body"])).encode()))
+        if found is None:
             return None
-        else:
-            owner = ring.at(mark.key)
-            # As though it had been sent there now: a retry of it follows the ring, and it counts as no foreign view.
-            headers[HEADER] = routed(owner, mark.key, ring.fingerprint)
+        owner, changes = found
+        headers.update(changes)
         return owner + queue.removeprefix(worker)
-
-
-def _queues(worker: Member) -> list[str]:
-    return [worker.name + ending for ending in ("", *worker.companions)]
 
 
 def _told(what: str, name: str, counts: Counter[str]) -> int:

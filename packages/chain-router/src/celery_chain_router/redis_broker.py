@@ -37,6 +37,14 @@ class RedisBroker:
         self._scripts = Scripts(self._client, "celery_chain_router")
         self._prefix = getattr(channel, "global_keyprefix", "") or ""
 
+    def filled(self, queues: Collection[str]) -> list[str]:
+        """Those of the queues in which something waits: one round trip for all of them."""
+        names = list(queues)
+        pipe = self._client.pipeline(transaction=False)
+        for name in names:
+            pipe.exists(*{self._key(name, priority) for priority in self._channel.priority_steps})
+        return [name for name, found in zip(names, pipe.execute(), strict=True) if found]
+
     def move_waiting(self, queue: str, place: Place) -> Counter[str]:
         """Move what waits in a queue, in front of the other queues, the oldest first; queue -> messages.
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import random
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
+from celery_toolkit_core.celery.forwarding import forward
 from celery_toolkit_core.ring import HashRing
 
 from .discovery import membership_of
+from .mark import Mark, owner_of_today
 from .membership import View
 from .names import weight as checked_weight
 from .names import worker_name
@@ -63,6 +66,7 @@ class RingTable:
             connect = membership_of(app)
             if connect is not None:
                 self.sharing = Sharing(connect, self._adopt)
+                forward(app, self.forward)
         finally:
             # Last: another thread that sees it set must find the sharing, too.
             self.is_attached = True
@@ -75,6 +79,23 @@ class RingTable:
         """Endings of further queues that the worker consumes."""
         member = self.sharing.view.members.get(queue) if self.sharing else None
         return member.companions if member else ()
+
+    def forward(self, queue: str, headers: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
+        """Where a message belongs that was kept for a worker's queue; see `celery_toolkit_core.celery.forwarding`.
+
+        What has a key goes to its owner of today. What has none leaves only the queue of a worker that is gone.
+        """
+        ring = self.lookup
+        worker = queue if self.is_ours(queue) else queue.rpartition(".")[0]
+        if not ring or not self.is_ours(worker):
+            return None
+        if worker in ring and Mark.read(headers) is None:
+            return None
+        found = owner_of_today(headers, ring, lambda: random.getrandbits(64))
+        if found is None:
+            return None
+        owner, changes = found
+        return owner + queue.removeprefix(worker), changes
 
     def register(self, name: str, weight: float) -> list[int]:
         """Put a worker on the ring by hand; its positions.

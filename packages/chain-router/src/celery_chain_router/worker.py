@@ -181,7 +181,11 @@ class RingStep(WorkerStep):
         self.router = router
         self.sharing = router.sharing
         self.presence: Presence = consumer.controller.chain_router_presence
-        self.orphans = Orphans(consumer.app, router.hash_function)
+        # Every worker of an application has the same queues beside its own: so we know those of one that died too early
+        # to tell.
+        self.orphans = Orphans(
+            consumer.app, router.hash_function, lambda: _companions(consumer.app, self.presence.name)
+        )
         self.sweeper = Keeper("chain-router-sweeper")
         self.traffic = TrafficCounter(router, settings_of(consumer.app).top_keys)
         self.presence.traffic = self.traffic.report
@@ -189,7 +193,7 @@ class RingStep(WorkerStep):
     def prepare(self, consumer: Any) -> None:
         """Begin to give signs of life, and to look for dead workers when elected."""
         event(logger, logging.INFO, "chain_router_joined", name=self.presence.name)
-        self._restore_of_predecessor(consumer)
+        self._restore_of_predecessor()
         membership = self.sharing.membership
         self.keeper.every(membership.lease / 3, self._beat, at_once=True)
         interval = min(SWEEP, membership.lease / 3)
@@ -209,12 +213,11 @@ class RingStep(WorkerStep):
         self.orphans.close()
         self.presence.leave()
 
-    def _restore_of_predecessor(self, consumer: Any) -> None:
+    def _restore_of_predecessor(self) -> None:
         """Let wait again what a dead worker of our name had in hand; we have taken nothing ourselves yet."""
         name = self.presence.name
-        predecessor = Member(name, "gone", companions=tuple(_companions(consumer.app, name)))
         try:
-            self.orphans.restore(predecessor, self.router.ring)
+            self.orphans.restore(Member(name, "gone"), self.router.ring)
         except Exception:  # then the broker gives it back after its visibility timeout
             logger.exception("chain_router_restore_failed name=%s", name)
 

@@ -13,6 +13,7 @@ from celery_chain_router import ChainRouter
 from celery_chain_router.membership import Member
 from celery_chain_router.orphans import Orphans
 from celery_chain_router.redis_broker import PAGE
+from celery_toolkit_testkit import TcpProxy
 
 pytestmark = pytest.mark.not_on("cluster", reason="lists of a broker have no hash tag; kombu knows no cluster")
 
@@ -235,3 +236,27 @@ def test_a_server_without_memory_still_lets_messages_move(app, orphans, redis_cl
         assert orphans.adopt(GONE, ring) == 20
     finally:
         redis_client.config_set("maxmemory", 0)
+
+
+def test_companions_of_one_that_died_before_it_told_them_are_adopted_too(app, redis_client):
+    orphans = Orphans(app, app.conf.task_routes.hash_function, lambda: [".wake"])
+    send(app, [1], queue="dead.wake")
+    assert orphans.adopt(GONE, change_ring(app, "a")) == 1
+    assert redis_client.llen("a.wake") == 1
+    orphans.close()
+
+
+def test_a_look_at_many_dead_workers_is_one_round_trip(redis_server):
+    """Each deploy leaves as many of them as there were pods."""
+    with TcpProxy(redis_server.url) as proxy:
+        app = Celery("many", broker=proxy.url, set_as_current=False)
+        router = ChainRouter()
+        router.register_worker("a")
+        orphans = Orphans(app, router.hash_function, lambda: [".wake"])
+        gone, ring = [Member(f"dead{number}", "gone") for number in range(200)], router.ring
+        orphans.adopt(gone, ring)
+        before = proxy.round_trips
+        assert orphans.adopt(gone, ring) == 0
+        assert proxy.round_trips == before + 1
+        orphans.close()
+        app.close()

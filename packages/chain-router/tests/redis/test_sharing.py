@@ -11,7 +11,10 @@ from celery import Celery
 
 from celery_chain_router import ChainRouter
 from celery_chain_router.discovery import key_space, settings_of
+from celery_chain_router.mark import HEADER, Mark
 from celery_chain_router.membership import Member, Membership
+from celery_toolkit_core.canonical import key_bytes
+from celery_toolkit_core.celery.forwarding import forwarded
 from celery_toolkit_core.errors import InvalidParameter
 from celery_toolkit_testkit import eventually
 
@@ -236,3 +239,28 @@ def test_a_call_by_bare_name_shares_too(app, members):
         assert app.amqp.Router().route({}, "unknown", ("a",), {})["queue"].name == "worker1"
     finally:
         app.close()
+
+
+def test_what_was_kept_for_a_worker_that_is_gone_goes_to_the_owner_of_today(app, members):
+    router, ring = app.conf.task_routes, {}
+    for name in ("w1", "w2", "w3"):
+        members.join([name], name, record())
+    queue_of(app)
+    for key in KEYS:
+        ring.setdefault(router.get_worker_for_key(key), []).append(key)
+    members.leave("w1", "w1")
+    router.sharing.refresh()
+
+    def kept(queue, mark=None):
+        return forwarded(app, queue, {HEADER: mark} if mark else {})
+
+    for key in KEYS:
+        hashed = Mark("w1", router.hash_function(key_bytes(key))).header()
+        queue, changes = kept("w1.wake", hashed)
+        assert queue == f"{router.get_worker_for_key(key)}.wake"
+        assert Mark.read(changes).queue == router.get_worker_for_key(key)
+    # What has no key leaves only a queue that nobody consumes; what its caller has sent to a worker waits for it.
+    assert {kept("w1")[0] for _ in range(100)} == {"w2", "w3"}
+    assert kept("w2") == ("w2", {})
+    assert kept("w1", Mark("w1").header()) == ("w1", {})
+    assert kept("celery.wake") == ("celery.wake", {})

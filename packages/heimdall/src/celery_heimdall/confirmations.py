@@ -28,11 +28,11 @@ GATHER, BATCH = 0.05, 500
 AT_EXIT = 2.0
 
 _guard = threading.Lock()
-_todo: SimpleQueue[tuple[Store, str, str] | None] = SimpleQueue()
+_todo: SimpleQueue[tuple[Store, str, str, int] | None] = SimpleQueue()
 _thread: threading.Thread | None = None
 
 
-def confirm_soon(store: Store, lock: str, task_id: str) -> None:
+def confirm_soon(store: Store, lock: str, task_id: str, attempt: int) -> None:
     """Confirm a reservation from a thread of this process.
 
     When the process dies first, the reservation ends after `store.RESERVATION` seconds; the worker then takes the key
@@ -40,7 +40,7 @@ def confirm_soon(store: Store, lock: str, task_id: str) -> None:
     """
     global _thread
     with _guard:
-        _todo.put((store, lock, task_id))
+        _todo.put((store, lock, task_id, attempt))
         if _thread is None:
             _thread = threading.Thread(target=_work, name="heimdall-confirmations", daemon=True)
             _thread.start()
@@ -64,7 +64,7 @@ def _work() -> None:
             while len(jobs) < BATCH:
                 jobs.append(_todo.get_nowait())
         ending = None in jobs
-        by_store: dict[Store, list[tuple[str, str]]] = {}
+        by_store: dict[Store, list[tuple[str, str, int]]] = {}
         for job in jobs:
             if job is not None:
                 by_store.setdefault(job[0], []).append(job[1:])
@@ -72,10 +72,9 @@ def _work() -> None:
             _confirm(store, locks)
 
 
-def _confirm(store: Store, locks: list[tuple[str, str]]) -> None:
+def _confirm(store: Store, locks: list[tuple[str, str, int]]) -> None:
     try:
-        keys, task_ids = zip(*locks, strict=True)
-        store.run("confirm", keys, task_ids)
+        store.run("confirm", [lock for lock, *_ in locks], [word for _, *words in locks for word in words])
     except (ToolkitError, *DRIVER_ERRORS) as error:
         event(logger, logging.WARNING, "confirmation_failed", locks=len(locks), error=str(error))
     except Exception:  # the thread serves all callers and must outlive one odd answer

@@ -154,7 +154,7 @@ class HeimdallTask(GatedTask):
                 raise
             return publish(task_id)
         if answer.holder is None or attempt:
-            return lock.around(task_id, answer, publish)
+            return lock.around(task_id, answer, publish, attempt)
         composed = chosen or "chain" in options or bool(link or link_error)
         composed = composed or bool(options.get("group_id") or options.get("chord"))
         task_deduplicated.send(sender=self, task_id=task_id, holder=answer.holder)

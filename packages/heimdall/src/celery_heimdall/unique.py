@@ -39,7 +39,8 @@ class Answer:
     Attributes:
         holder: The id of the task that has it, or None when it is ours now.
         expires_in: Seconds until the next task is accepted anyway.
-        provisional: The key is ours for `RESERVATION` seconds, unless we confirm.
+        provisional: The key is ours for `RESERVATION` seconds, or the number of the retry does not count yet, unless we
+            confirm.
     """
 
     holder: str | None = None
@@ -98,7 +99,7 @@ class Lock:
         """Give an unconfirmed reservation back."""
         self.store.run("cancel", [self.key], [task_id])
 
-    def around(self, task_id: str, answer: Answer, publish: Callable[[str], Any]) -> Any:
+    def around(self, task_id: str, answer: Answer, publish: Callable[[str], Any], attempt: int = 0) -> Any:
         """Publish under a reservation: confirm it afterwards, or give it back when the publish fails."""
         try:
             result = publish(task_id)
@@ -109,7 +110,7 @@ class Lock:
                     self.cancel(task_id)
             raise
         if answer.provisional:
-            confirm_soon(self.store, self.key, task_id)
+            confirm_soon(self.store, self.key, task_id, attempt)
         return result
 
 
@@ -201,7 +202,7 @@ def acquire_lock(task: Any, key: str, timeout: float, *, task_id: str) -> None:
     answer = lock.reserve(parameters.text("task_id", task_id), 0, parameters.seconds("timeout", timeout))
     if answer.holder is not None:
         raise answer.error()
-    lock.store.run("confirm", [lock.key], [task_id])
+    lock.store.run("confirm", [lock.key], [task_id, 0])
 
 
 def release_lock(task: Any, key: str) -> bool:

@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 
 from kombu import Queue
 
+from celery_toolkit_core.celery.forwarding import forwarded
 from celery_toolkit_core.celery.messages import StoredMessage
 from celery_toolkit_core.errors import Quarantined
 from celery_toolkit_core.keeper import Keeper
@@ -122,9 +123,11 @@ class Waker:
         except Quarantined as error:
             self._put_aside(store, task_id, error.reason)
             return
-        woken = stored.with_headers(**{WAKE: token, ROUTE: [stored.exchange, stored.routing_key]})
-        woken.publish(self._app, queue=wake_queue(self._app, queue))
-        event(logger, logging.DEBUG, "task_on_its_way", task_id=task_id.decode(), queue=queue)
+        today, changes = forwarded(self._app, queue, stored.headers)
+        route = [stored.exchange, stored.routing_key] if today == queue else ["", today]
+        woken = stored.with_headers(**{**changes, WAKE: token, ROUTE: route})
+        woken.publish(self._app, queue=wake_queue(self._app, today))
+        event(logger, logging.DEBUG, "task_on_its_way", task_id=task_id.decode(), queue=today)
 
     def _put_aside(self, store: Store, task_id: bytes, reason: str) -> None:
         store.run("quarantine", [*store.parking, store.space.key("quarantine")], [task_id])

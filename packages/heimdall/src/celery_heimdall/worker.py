@@ -29,6 +29,19 @@ class HeimdallStep(worker.WorkerStep):
     prefix = "heimdall"
     replaces = ("celery-toolkit-heimdall", "celery-heimdall")
 
+    def __init__(self, consumer: Any, **options: Any) -> None:
+        """Let the worker consume, beside each queue, the one through which its woken tasks come back.
+
+        Here, because the consumer starts with all that is selected by then. A queue that is added later gets its own
+        with its first message, in the gate.
+        """
+        super().__init__(consumer, **options)
+        queues = consumer.app.amqp.queues
+        for name in tuple(queues.consume_from):
+            woken = f"{name}{waking.SUFFIX}"
+            if not name.endswith(waking.SUFFIX) and woken not in queues.consume_from:
+                queues.select_add(woken, exchange=woken, exchange_type="direct", routing_key=woken)
+
     def prepare(self, consumer: Any) -> None:
         """Give the keeper its job and start the waker."""
         app = consumer.app
@@ -42,18 +55,6 @@ class HeimdallStep(worker.WorkerStep):
             event(logger, logging.INFO, "heimdall_ready", **where)
         self.keeper.every(settings_of(app).lease / 3, lambda: _renew(app))
         waking.waker(app).start()
-
-    def start(self, consumer: Any) -> None:
-        """Consume, beside each queue, the one through which its woken tasks come back."""
-        super().start(consumer)
-        queues = consumer.app.amqp.queues
-        for name in tuple(queues.consume_from):
-            # A queue that is added later gets its own with its first message, in the gate.
-            woken = f"{name}{waking.SUFFIX}"
-            if not name.endswith(waking.SUFFIX) and woken not in queues.consume_from:
-                # Not `add_task_queue`: it would begin to consume at once, before anybody listens.
-                queue = queues.select_add(woken, exchange=woken, exchange_type="direct", routing_key=woken)
-                consumer.task_consumer.add_queue(queue)
 
     def finish(self, consumer: Any) -> None:
         """Leave the waking to other workers."""

@@ -25,7 +25,7 @@ LONG = 3600.0
 LOCK = ("key", "task", "state", "holder", "waiting")
 
 # In the caller's thread instead of another: what happens when must not depend on luck.
-unique.confirm_soon = lambda where, lock, task_id: where.run("confirm", [lock], [task_id])
+unique.confirm_soon = lambda where, lock, task_id, attempt: where.run("confirm", [lock], [task_id, attempt])
 
 
 class World:

@@ -115,7 +115,7 @@ def test_it_holds_its_key(app, state):
     lock = lock_of(task, "one")
     lock.reserve("a", 0, 60)
     if state == "queued":
-        task.heimdall_store.run("confirm", [lock.key], ["a"])
+        task.heimdall_store.run("confirm", [lock.key], ["a", 0])
     if state == "running":
         enter(task, "a")
     reason, text = why(task, "a")

@@ -63,7 +63,7 @@ class OneLock(RuleBasedStateMachine):
 
     @rule(task_id=IDS)
     def confirm(self, task_id):
-        self.task.heimdall_store.run("confirm", [self.lock.key], [task_id])
+        self.task.heimdall_store.run("confirm", [self.lock.key], [task_id, 0])
 
     @rule(task_id=IDS)
     def deliver(self, task_id):

@@ -34,7 +34,7 @@ def accept(task, task_id, ttl=60.0):
     lock = lock_of(task, "one")
     answer = lock.reserve(task_id, 0, ttl)
     if answer.holder is None:
-        task.heimdall_store.run("confirm", [lock.key], [task_id])
+        task.heimdall_store.run("confirm", [lock.key], [task_id, 0])
     return answer.holder
 
 

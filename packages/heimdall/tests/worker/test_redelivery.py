@@ -63,3 +63,17 @@ def test_a_publish_whose_answer_is_lost_is_one_run(
     accepted.get(timeout=60)
     worker.wait_for_log("copy_dropped" if told == "nothing" else "task_deduplicated")
     assert len(event_log.events(what="begin")) == 1
+
+
+def test_a_retry_that_cannot_be_sent_is_no_lost_task(celery_app_module, celery_worker_process, event_log, tcp_proxy):
+    """Celery rejects the task's message then, and with it goes what was acknowledged late."""
+    proxy = tcp_proxy()
+    app = celery_app_module("strained")
+    celery_worker_process("strained", env={"BROKER_WRITE_URL": proxy.url})
+    with proxy.refusing():
+        result = app.stumbling.delay("a")
+        event_log.wait_for(3, what="try")
+    assert result.get(timeout=60) == f"a by {result.id}"
+    tries = [event["retries"] for event in event_log.events(what="try")]
+    assert tries == [0] * (len(tries) - 1) + [1]
+    assert not app.stumbling.delay("a").deduplicated

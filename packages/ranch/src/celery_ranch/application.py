@@ -10,6 +10,7 @@ from kombu.exceptions import OperationalError
 from kombu.utils import json
 
 from celery_toolkit_core.celery.configuration import redis_url_of
+from celery_toolkit_core.celery.forwarding import forwarded
 from celery_toolkit_core.celery.messages import undelayed
 from celery_toolkit_core.celery.worker import warn_of_unknown_settings
 from celery_toolkit_core.connection import connect
@@ -120,7 +121,7 @@ class Ranch:
             return
         with self.app.producer_or_acquire() as producer, producer.connection._reraise_as_library_errors():
             for each in wanted:
-                address = Address.from_bytes(each.address)
+                address = Address.from_bytes(each.address).of_today(self.app)
                 for _ in range(each.number):
                     self.publish_ticket(address, producer, retry=True, retry_policy=_RETRY_POLICY)
 
@@ -131,14 +132,15 @@ class Address:
     Args:
         exchange: The exchange's name; empty for the broker's default one.
         routing_key: The routing key.
+        queue: The digest of the queue whose tasks its tickets claim, if that is another.
     """
 
     __slots__ = ("exchange", "queue", "routing_key")
 
-    def __init__(self, exchange: str, routing_key: str) -> None:
+    def __init__(self, exchange: str, routing_key: str, *, queue: str = "") -> None:
         self.exchange = exchange
         self.routing_key = routing_key
-        self.queue = queue_of(exchange, routing_key)
+        self.queue = queue or queue_of(exchange, routing_key)
 
     @classmethod
     def of(cls, message: StoredMessage, app: Celery) -> Address:
@@ -158,6 +160,12 @@ class Address:
         known = app.amqp.queues.values()
         mine = (each for each in known if each.exchange.name == self.exchange and each.routing_key == self.routing_key)
         return next((str(each.name) for each in mine), f"{self.exchange}/{self.routing_key}")
+
+    def of_today(self, app: Celery) -> Address:
+        """Where its tickets go when they are published later than their tasks: not to a worker that is gone."""
+        name = self.name(app)
+        today, _ = forwarded(app, name, {})
+        return self if today == name else Address("", today, queue=self.queue)
 
     def to_bytes(self) -> bytes:
         """For `Submission.address`."""

@@ -57,7 +57,7 @@ def publish_ticket(address: Address, producer: Any, **options: Any) -> None:
     )
     if type(producer).publish is _PUBLISH:  # a producer of the user's own may do more
         channel = producer.channel
-        _ways(channel)[address.exchange, address.routing_key] = _short_way(channel, address, options)
+        _ways(channel)[_way_of(address)] = _short_way(channel, address, options)
 
 
 def _took_short_way(address: Address, producer: Any) -> bool:
@@ -66,7 +66,7 @@ def _took_short_way(address: Address, producer: Any) -> bool:
         return False
     try:
         ways = _ways(producer.channel)
-        way = ways.get((address.exchange, address.routing_key))
+        way = ways.get(_way_of(address))
         if way is None:
             return False
         way()
@@ -75,9 +75,13 @@ def _took_short_way(address: Address, producer: Any) -> bool:
     return True
 
 
-def _ways(channel: Any) -> dict[tuple[str, str], Callable[[], object]]:
-    """The short ways that a channel knows, by exchange and routing key; they end with it."""
-    ways: dict[tuple[str, str], Callable[[], object]] = channel.__dict__.setdefault(_ATTRIBUTE, {})
+def _way_of(address: Address) -> tuple[str, str, str]:
+    return address.exchange, address.routing_key, address.queue
+
+
+def _ways(channel: Any) -> dict[tuple[str, str, str], Callable[[], object]]:
+    """The short ways that a channel knows; they end with it."""
+    ways: dict[tuple[str, str, str], Callable[[], object]] = channel.__dict__.setdefault(_ATTRIBUTE, {})
     return ways
 
 

@@ -219,3 +219,22 @@ def test_after_an_outage_of_the_broker_no_more_tickets_come_than_tasks(
     event_log.wait_for(20, what="end")
     eventually(lambda: audit(app.app)["done"] == 20)
     assert proxy.commands["LPUSH"] == 0  # the worker has sent none
+
+
+def test_a_retry_that_cannot_be_sent_is_no_lost_task(
+    celery_app_module, celery_worker_process, event_log, tcp_proxy, redis_url, monkeypatch, tmp_path
+):
+    """Celery rejects the task's message then, and with it goes what was acknowledged late."""
+    proxy = tcp_proxy()
+    monkeypatch.setenv("RANCH_URL", redis_url)
+    app = celery_app_module("ranch_apart")
+    process = celery_worker_process("ranch_apart", env={"RANCH_URL": proxy.url}, concurrency=1)
+    result = app.stumble.lru_delay("alice", str(tmp_path / "go on"))
+    event_log.wait_for(1, what="start")
+    with proxy.refusing():
+        proxy.cut()
+        (tmp_path / "go on").touch()
+        process.wait_for_log("reject requeue=True")
+    assert result.get(timeout=60) == 1
+    assert [event["retries"] for event in event_log.events(what="start")] == [0, 0, 1]
+    eventually(lambda: (audit(app.app)["waiting"], audit(app.app)["in_flight"]) == (0, 0))

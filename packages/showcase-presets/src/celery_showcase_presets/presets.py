@@ -38,6 +38,11 @@ _COMMON: dict[str, Any] = {
     # Name, arguments, worker and retries stay with the result, for whoever looks into a failure.
     "result_extended": True,
     "result_expires": 24 * 3600,
+    # Else one cut connection to the results fails a task that has not even begun: Celery notes that it starts. Twelve
+    # attempts outlast a restart of some 5 s; whoever asks for a result hears of a server that is away in 10 s at most.
+    "result_backend_always_retry": True,
+    "result_backend_max_retries": 12,
+    "result_backend_max_sleep_between_retries_ms": 2000,
     # Long tasks show as STARTED, not as PENDING.
     "task_track_started": True,
     # Events are what Flower and other monitors live on.

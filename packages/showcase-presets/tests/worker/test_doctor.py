@@ -20,6 +20,7 @@ DANGERS = {
     "prefetch": "worker_prefetch_multiplier is 0",
     "serializers": "accept_content has pickle",
     "utc": "enable_utc is off",
+    "result-retries": "one cut connection to the results fails a task",
     "results-expire": "result_expires is not set",
     "separate-databases": "share one database",
     "eager": "task_always_eager is on",

@@ -9,7 +9,7 @@ from celery import chain
 from celery.exceptions import NotRegistered
 
 from celery_showcase_presets import publisher_app
-from celery_toolkit_testkit import eventually
+from celery_toolkit_testkit import TcpProxy, eventually
 
 VISIBILITY = 1  # seconds
 PATIENCE = 90
@@ -49,6 +49,16 @@ def test_a_chain_runs_its_heavy_step_on_the_heavy_worker_and_its_light_step_on_t
     celery_worker_process("light_worker", name="small")
     result = chain(app.signature("heavy.render", (0,), queue="heavy"), app.signature("light.announce"))()
     assert result.get(timeout=PATIENCE) == [0, "small@test"]
+
+
+def test_a_cut_connection_to_the_results_fails_no_task(app, celery_worker_process):
+    with TcpProxy(app.conf.result_backend) as proxy:
+        celery_worker_process("light_worker", concurrency=1, env={"CELERY_RESULT_BACKEND": proxy.url})
+        for number in range(2):
+            # Celery reads what is noted of a task before it notes that it starts, and before it notes its end.
+            proxy.lose_reply("GET", nth=number + 1)
+            assert send(app, "light.announce", number).get(timeout=PATIENCE)[0] == number
+            assert not proxy.fault_pending
 
 
 def test_a_light_worker_can_send_a_heavy_task(app, celery_worker_process):

@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from celery import Task
+from celery.exceptions import Reject
+from kombu.exceptions import OperationalError
 
+from ..errors import RedisUnavailable
 from .deliveries import Delivery, forget_dropped
 
 if TYPE_CHECKING:
@@ -19,6 +22,10 @@ else:
     _Task = Task
 
 
+#: What is raised where a message is sent while a server is away.
+_AWAY = (OperationalError, RedisUnavailable, ConnectionError)
+
+
 class GatedTask(_Task):
     """Abstract base of tasks whose messages pass gates; the order of several such bases does not matter."""
 
@@ -27,6 +34,23 @@ class GatedTask(_Task):
     def gates(self, consumer: Any) -> list[Gate]:
         """The gates of this task in this worker: ``[*super().gates(consumer), MyGate(...)]``."""
         return []
+
+    def retry(self, *args: Any, **options: Any) -> Any:
+        """Like Celery's; but a task whose retry cannot be sent, because a server is away, comes again as it is.
+
+        Celery gives such a task up, also one that is acknowledged late: its message would be lost with it.
+
+        Raises:
+            Retry: The retry is sent.
+            Reject: It could not be sent. Of a task that is acknowledged early nothing is left to come again.
+        """
+        try:
+            return super().retry(*args, **options)
+        except Reject as reject:
+            reason, *_ = reject.args
+            if isinstance(reason, _AWAY):
+                raise Reject(reason, requeue=True) from reject
+            raise
 
     def start_strategy(self, app: Celery, consumer: Any, **options: Any) -> Any:
         """Compose the gates, sorted by rank, around the strategy that the task would have without them."""

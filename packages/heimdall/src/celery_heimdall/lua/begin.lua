@@ -6,6 +6,6 @@
 if redis.call('HGET', KEYS[1], 'queued_id') ~= ARGV[1] then
   return 0
 end
-redis.call('HDEL', KEYS[1], 'queued_id', 'queued_until_ms', 'reserved_until_ms')
+redis.call('HDEL', KEYS[1], 'queued_id', 'queued_until_ms', 'reserved_until_ms', 'next_attempt')
 lock_owe(KEYS[1], redis.call('HGET', KEYS[1], 'owed') or '', ARGV[1])
 return 1

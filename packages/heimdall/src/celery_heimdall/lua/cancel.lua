@@ -6,5 +6,5 @@ local found = redis.call('HMGET', KEYS[1], 'queued_id', 'reserved_until_ms')
 if found[1] ~= ARGV[1] or not found[2] then
   return 0
 end
-redis.call('HDEL', KEYS[1], 'queued_id', 'queued_until_ms', 'reserved_until_ms', 'queued_attempt')
+redis.call('HDEL', KEYS[1], 'queued_id', 'queued_until_ms', 'reserved_until_ms', 'queued_attempt', 'next_attempt')
 return 1

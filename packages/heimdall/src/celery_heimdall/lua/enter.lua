@@ -128,6 +128,7 @@ if unique ~= 'none' then
         lock_owe(lock, state.owed, state.former)
       end
       if state.queued ~= id or state.attempt ~= attempt then
+        redis.call('HDEL', lock, 'next_attempt')
         fields = {'queued_id', id, 'queued_attempt', attempt, 'queued_until_ms', until_ms, 'label', ARGV[10], 'task', ARGV[17]}
       end
       if state.unconfirmed then

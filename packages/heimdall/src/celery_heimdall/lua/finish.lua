@@ -19,7 +19,7 @@ if unique == 'finish' and ARGV[7] == '' and not comes_back and ARGV[4] ~= 'ignor
   if f[1] == id and f[2] == token and not f[3] and not redis.call('HGET', KEYS[1], id)
     and redis.call('EXISTS', KEYS[8]) == 0 then
     redis.call('HDEL', lock, 'running', 'running_until_ms', 'running_since_ms', 'queued_id', 'queued_until_ms',
-      'reserved_until_ms', 'queued_attempt', 'taken_by', 'label', 'task')
+      'reserved_until_ms', 'queued_attempt', 'next_attempt', 'taken_by', 'label', 'task')
     redis.call('HSET', lock, 'ended_id', id, 'ended_state', ARGV[4], 'ended_attempt', ARGV[3])
     lock_keep(lock, now)
     return 0
@@ -71,7 +71,7 @@ if unique ~= 'none' then
   if comes_back and state.taken_by == token then
     forget('taken_by')
   elseif state.queued_id == id and not comes_back and unique ~= 'expiry' then
-    forget('queued_id', 'queued_until_ms', 'reserved_until_ms', 'queued_attempt', 'taken_by')
+    forget('queued_id', 'queued_until_ms', 'reserved_until_ms', 'queued_attempt', 'next_attempt', 'taken_by')
     until_ms = nil
   end
   if not comes_back and not until_ms then

@@ -3,6 +3,9 @@
 --
 -- Data model of one lock: one key
 --   lock     HASH  queued_id, queued_attempt   the task that was accepted last and whose end frees the key
+--                  next_attempt                the number of a retry that is about to be published. Only when it is confirmed
+--                                              does a copy of the attempt before count as a late one: a retry that
+--                                              could not be sent leaves the task to that copy
 --                  queued_until_ms             from here on the next one is accepted, whatever became of this one
 --                  reserved_until_ms           there from the reservation until the publish is confirmed: the lock ends
 --                                              here when the producer died between the two

@@ -31,15 +31,18 @@ if state.queued == id then
   if ARGV[7] == '1' then
     until_ms = state.until_ms
   end
-  redis.call('HSET', lock, 'queued_attempt', ARGV[2], 'queued_until_ms', math.max(until_ms, state.until_ms))
+  local is_next = tonumber(ARGV[2]) > state.attempt
+  local field = is_next and 'next_attempt' or 'queued_attempt'
+  redis.call('HSET', lock, field, ARGV[2], 'queued_until_ms', math.max(until_ms, state.until_ms))
   redis.call('HDEL', lock, state.ended == id and 'ended_id' or 'taken_by', 'taken_by')
   lock_keep(lock, now, math.max(until_ms, state.until_ms), state.ends_ms)
-  return state.reserved and 1 or 0
+  return (state.reserved or is_next) and 1 or 0
 end
 if state.former and state.former ~= id then
   lock_owe(lock, state.owed, state.former)
 end
 take()
+redis.call('HDEL', lock, 'next_attempt')
 if state.taken_by or state.ended == id then
   redis.call('HDEL', lock, state.ended == id and 'ended_id' or 'taken_by', 'taken_by')
 end

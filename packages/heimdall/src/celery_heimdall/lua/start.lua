@@ -49,6 +49,6 @@ began_write(KEYS[10], token, item.parkings and BEGAN_MEMORY_MS or BEGAN_ANSWER_M
 if ARGV[6] == 'start' and redis.call('HGET', KEYS[9], 'queued_id') == id then
 --@include celery_heimdall:lock
   lock_owe(KEYS[9], redis.call('HGET', KEYS[9], 'owed') or '', id)
-  redis.call('HDEL', KEYS[9], 'queued_id', 'queued_until_ms')
+  redis.call('HDEL', KEYS[9], 'queued_id', 'queued_until_ms', 'next_attempt')
 end
 return stamp

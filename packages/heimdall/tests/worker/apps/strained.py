@@ -22,6 +22,7 @@ app.conf.update(
     worker_soft_shutdown_timeout=float(os.environ.get("SOFT_SHUTDOWN", "0")),
     worker_enable_soft_shutdown_on_idle=False,
 )
+app.conf.broker_write_url = os.environ.get("BROKER_WRITE_URL", app.conf.broker_write_url)
 if timeout := os.environ.get("VISIBILITY"):
     app.conf.broker_transport_options = {"visibility_timeout": int(timeout)}
 
@@ -116,3 +117,11 @@ def by_hand(key):
 @app.task(base=HeimdallTask, limits=[RateLimit("100/s", name="sizes")], name="sized")
 def sized(text):
     return len(text)
+
+
+@app.task(bind=True, base=HeimdallTask, unique=Unique(by="key"), name="stumbling", acks_late=True)
+def stumbling(self, key):
+    log_event(what="try", retries=self.request.retries)
+    if not self.request.retries:
+        raise self.retry(countdown=0.1)
+    return body(self, key, 0.0)

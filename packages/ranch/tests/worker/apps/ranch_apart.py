@@ -58,3 +58,13 @@ def timed(text, seconds):
     begin = time.monotonic()
     time.sleep(seconds)
     log_event(what="timed", text=text, seconds=time.monotonic() - begin)
+
+
+@lru_task(app, bind=True)
+def stumble(self, path):
+    log_event(what="start", retries=self.request.retries)
+    while not Path(path).exists():
+        time.sleep(0.05)
+    if not self.request.retries:
+        raise self.retry(countdown=0)
+    return self.request.retries

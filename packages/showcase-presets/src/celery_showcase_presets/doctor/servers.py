@@ -31,6 +31,17 @@ def result_backend(case: Case) -> Iterator[str]:
         yield f"the result backend cannot be reached: {error}"
 
 
+@check("result-retries")
+def result_retries(case: Case) -> Iterator[str]:
+    """Celery reads before it writes a result, and fails the task when that one read fails."""
+    for where, on in case.setting_everywhere("result_backend_always_retry"):
+        if not on and str(case.conf.result_backend or "").startswith(("redis", "sentinel")):
+            yield (
+                f"result_backend_always_retry is off{where}: one cut connection to the results fails a task; set it, "
+                "with a bounded result_backend_max_retries"
+            )
+
+
 @check("eviction", looks=True)
 def eviction(case: Case) -> Iterator[str]:
     """A server that may throw keys away throws tasks and locks away."""
