@@ -98,7 +98,8 @@ def judge(
 
     Args:
         submitted: One for each accepted task: ``id``, ``kind``, ``key``, and how often its body is to run, if not once.
-        events: ``start``, ``end``, ``kill``, ``freeze``, ``thaw``, ``restart`` and ``left over`` events.
+        events: ``start``, ``end``, ``kill``, ``freeze``, ``thaw``, ``restart``, ``left over`` and ``dead letter``
+            events.
         now: When the run ended.
         limit: Times and seconds of the limited kind.
         jitter: Seconds that may lie between a grant and the body's note of its start; windows are judged shorter by it.
@@ -148,12 +149,17 @@ def judge(
     if len(runs) - ordered - len(strangers) > in_flight:
         verdict.faults.append(f"{len(runs) - ordered} runs too many for {in_flight} tasks in flight at kills")
     verdict.faults += [f"left over: {event['text']}" for event in events if event["what"] == "left over"]
+    # Kept with its message, for people to send again; but no task of this run has a reason to end so.
+    letters = [event["text"] for event in events if event["what"] == "dead letter"]
+    if letters:
+        verdict.faults.append(f"{len(letters)} dead letters, such as {letters[:3]}")
     if len(strangers) > ambiguous:
         verdict.faults.append(f"{len(strangers)} tasks ran that nobody submitted")
     verdict.figures = {
         "submitted": len(wanted),
         "finished": len(finished),
         "lost": len(lost),
+        "dead letters": len(letters),
         "finished once too often": len(twice),
         "cut down": killed,
         "kills": kills,

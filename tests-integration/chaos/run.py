@@ -37,6 +37,7 @@ from plants import PLANTS  # noqa: E402
 from celery_heimdall import inspection  # noqa: E402
 from celery_heimdall.store import all_stores  # noqa: E402
 from celery_ranch import audit  # noqa: E402
+from celery_showcase_presets.dead_letters import dead_letters_of  # noqa: E402
 from celery_toolkit_core.local_server import LocalServer  # noqa: E402
 from celery_toolkit_testkit import EventLog, WorkerProcess, log_event  # noqa: E402
 from celery_toolkit_testkit.events import PATH_VARIABLE  # noqa: E402
@@ -221,11 +222,15 @@ class Chaos:
 
     def note_left_over(self) -> None:
         """Wait until nothing is held any more, and note what stays."""
+        from chaos_app import app
+
         until = time.monotonic() + self.options.patience
         while (left := self.left_over()) and time.monotonic() < until:
             time.sleep(0.5)
         for text in left:
             log_event(what="left over", text=text)
+        for letter in dead_letters_of(app):
+            log_event(what="dead letter", text=f"{letter.id} ({letter.reason})")
 
     def left_over(self) -> list[str]:
         """Locks, parked tasks, backlog and messages that are still there."""

@@ -48,6 +48,11 @@ def test_what_never_finished_is_lost() -> None:
     assert "1 lost" in faults([task("a"), task("b")], body("a", 1, 2), body("b", 1, None))
 
 
+def test_a_dead_letter_is_a_fault_although_its_body_had_ended() -> None:
+    letter = [{"what": "dead letter", "at": 5, "text": "a (failed)"}]
+    assert "1 dead letters" in faults([task("a")], body("a", 1, 2), letter)
+
+
 def test_bodies_of_one_key_that_overlap_are_found() -> None:
     both = [task("a", "single"), task("b", "single")]
     assert "overlap" in faults(both, body("a", 1, 3, kind="single"), body("b", 2, 4, kind="single", pid=2))

@@ -219,6 +219,7 @@ def test_duplicates_do_not_reach_the_backlog(app, worker):
     settled(app, 1)
 
 
+@on_both_brokers
 def test_a_fair_task_that_is_unique_waits_its_turn_and_frees_its_key(app, worker, event_log):
     task = app.tasks["unique_fair"]
     bulk = [task.lru_delay("bulk", f"b{number}", seconds=0.05) for number in range(10)]
@@ -292,6 +293,7 @@ def test_a_routed_heavy_task_is_retried_on_its_customers_worker(app, ring, event
     assert all(event["worker"] == router.get_worker_for_key(event["name"]) for event in starts)
 
 
+@on_both_brokers
 def test_a_routed_unique_task_is_taken_over_with_its_lock_when_its_worker_is_killed(app, ring, event_log):
     workers, router = ring("a", "b")
     (customer,) = customers_of(router, "a", 1)
@@ -308,6 +310,7 @@ def test_a_routed_unique_task_is_taken_over_with_its_lock_when_its_worker_is_kil
     eventually(lambda: task.delay(1, customer=customer).id != running.id, PATIENCE, "the dead task's key is free")
 
 
+@on_both_brokers
 def test_a_routed_fair_backlog_is_worked_off_by_others_when_its_worker_is_killed(app, ring, event_log):
     workers, router = ring("a", "b")
     (customer,) = customers_of(router, "a", 1)

@@ -1,6 +1,6 @@
 """Measure the packages: ``python tools/bench/run.py [core ...]``; without a name, everything that has a bench.
 
-Each has one module in this folder with a function ``tables() -> Iterator[Table]``, and runs in a process of its own.
+Each has one module or folder here with a function ``tables() -> Iterator[Table]``, and runs in a process of its own.
 Figures that noise does not change (round trips, bytes) come first, times only as ratios to something measured in the
 same run, one next to the other. A target that is missed is marked; the exit code says only whether the bench ran.
 
@@ -60,7 +60,8 @@ def lines(name: str, pictures: Path | None) -> Iterator[str]:
 
 def main() -> None:
     """Run the benches that are named."""
-    known = sorted(path.stem for path in HERE.glob("*.py") if path.stem not in SHARED)
+    found = [*HERE.glob("*.py"), *(path.parent for path in HERE.glob("*/__init__.py"))]
+    known = sorted({path.stem for path in found} - SHARED)
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("names", nargs="*", metavar="PACKAGE", help=f"of {', '.join(known)}; default: all")
     parser.add_argument("--page", type=Path, help="a Markdown file to write; pictures are put beside it")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from celery import current_task, states
@@ -13,6 +14,7 @@ from kombu.utils.uuid import uuid
 from celery_toolkit_core import parameters
 from celery_toolkit_core.celery.gated_task import GatedTask
 from celery_toolkit_core.celery.messages import seconds_until
+from celery_toolkit_core.celery.patience import outlast
 from celery_toolkit_core.errors import InvalidParameter, RedisError
 
 from . import admission, contradictions, starting, unique, worker
@@ -148,7 +150,7 @@ class HeimdallTask(GatedTask):
             # A message that may not start yet keeps its key for as long as it waits on purpose.
             ttl += _delay(self.app, options)
         try:
-            answer = lock.reserve(task_id, attempt, ttl)
+            answer = outlast(options, partial(lock.reserve, task_id, attempt, ttl))
         except RedisError:
             if lock.store.settings.on_redis_error == "raise":
                 raise

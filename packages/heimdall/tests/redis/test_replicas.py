@@ -14,24 +14,14 @@ from celery_heimdall.claims import Claim
 from celery_heimdall.errors import TooFewReplicas
 from celery_heimdall.inspection import locks
 from celery_heimdall.store import Store, settings_of
-from celery_toolkit_core.connection import connect
 from celery_toolkit_core.errors import InvalidParameter
-from celery_toolkit_core.local_server import LocalServer
 from celery_toolkit_testkit import eventually
 
 
 @pytest.fixture
-def pair():
-    with LocalServer() as primary, LocalServer(config={"replicaof": ["127.0.0.1", str(primary.port)]}) as replica:
-        with connect(primary.url) as client:
-            eventually(lambda: client.info("replication").get("slave0", {}).get("state") == "online")
-        yield primary, replica
-
-
-@pytest.fixture
-def task(pair):
+def task(replicated_pair):
     app = Celery("replicated", broker="memory://", set_as_current=False)
-    app.conf.update(heimdall_redis_url=pair[0].url, heimdall_min_replicas=1)
+    app.conf.update(heimdall_redis_url=replicated_pair[0].url, heimdall_min_replicas=1)
 
     @app.task(base=HeimdallTask, name="task", shared=False, heimdall={"unique": True}, limits=[RateLimit("5/h")])
     def task(value=None):
@@ -47,9 +37,9 @@ def enter(task, token):
     return claim.enter(woken=False, queue="q", message=b"m", later=False, join=False, holder="")[0]
 
 
-def test_a_lock_that_no_replica_has_is_refused_and_leaves_nothing(pair, task):
+def test_a_lock_that_no_replica_has_is_refused_and_leaves_nothing(replicated_pair, task):
     first = task.delay("a")
-    os.kill(pair[1].pid, signal.SIGSTOP)
+    os.kill(replicated_pair[1].pid, signal.SIGSTOP)
     try:
         with pytest.raises(TooFewReplicas, match="0 of 1 replicas") as caught:
             task.delay("b")
@@ -60,7 +50,7 @@ def test_a_lock_that_no_replica_has_is_refused_and_leaves_nothing(pair, task):
         states = {row["holder"]: row["state"] for row in locks(task.heimdall_store)}
         assert states == {first.id: "queued", "b": "queued"}
     finally:
-        os.kill(pair[1].pid, signal.SIGCONT)
+        os.kill(replicated_pair[1].pid, signal.SIGCONT)
     assert eventually(lambda: enter(task, 2)) == "run"
     assert task.delay("c").deduplicated is False
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
-
-from kombu.exceptions import OperationalError
+from uuid import uuid4
 
 from celery_toolkit_core.celery.messages import StoredMessage, seconds_until
+from celery_toolkit_core.celery.patience import outlast
 from celery_toolkit_core.log import event
 
 from .application import Address
@@ -20,7 +21,7 @@ from .results import tell_revoked
 from .signals import task_enqueued
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from .application import Ranch
     from .entries import Admission
@@ -76,12 +77,14 @@ class BacklogProducer:
         producer: The real one.
         ranch: The application's ranch.
         call: Whose task it is.
+        options: Of ``apply_async``.
     """
 
-    def __init__(self, producer: Any, ranch: Ranch, call: Call) -> None:
+    def __init__(self, producer: Any, ranch: Ranch, call: Call, options: Mapping[str, Any]) -> None:
         self._producer = producer
         self._ranch = ranch
         self._call = call
+        self._options = options
         self._listen: Callable[[], object] | None = None
 
     def __getattr__(self, name: str) -> Any:
@@ -110,9 +113,9 @@ class BacklogProducer:
         if address is not None:
             try:
                 self._ranch.publish_ticket(Address.from_bytes(address), self._producer, **_how_to_send(options))
-            except (*self._producer.connection.recoverable_connection_errors, OperationalError) as error:
+            except Exception as error:  # noqa: BLE001  # kombu raises anything when a connection ends under its feet
                 # The backlog has the task: workers issue what is missing, so the caller need not know.
-                event(logger, logging.WARNING, "ticket_not_published", error=type(error).__name__)
+                event(logger, logging.WARNING, "ticket_not_published", error=repr(error))
         return None
 
     def _listen_quietly(self, listen: Callable[[], object]) -> None:
@@ -123,10 +126,12 @@ class BacklogProducer:
 
     def _enqueue(self, message: StoredMessage) -> bytes | None:
         driver_type = self._producer.connection.transport.driver_type
+        # One id for all tries: one whose answer was lost is not enqueued twice.
+        send = partial(enqueue, self._ranch, message, self._call, driver_type, uuid4().hex)
         end = time.monotonic() + self._ranch.settings.block_timeout
         while True:
             try:
-                return enqueue(self._ranch, message, self._call, driver_type)
+                return outlast(self._options, send)
             except BacklogFull as full:
                 if self._call.on_full == "drop":
                     event(logger, logging.WARNING, "task_dropped", task_id=message.task_id, lru_key=self._call.key)

@@ -134,7 +134,7 @@ class RanchTask(GatedTask):
         listen_when_kept(ranch)
         try:
             with self.app.producer_or_acquire(producer) as real:
-                standing_in = BacklogProducer(real, ranch, call)
+                standing_in = BacklogProducer(real, ranch, call, options)
                 return super().apply_async(
                     args,
                     kwargs,

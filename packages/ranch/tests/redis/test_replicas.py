@@ -14,27 +14,18 @@ from celery_ranch.entries import Report
 from celery_toolkit_core.connection import connect
 from celery_toolkit_core.errors import InvalidParameter
 from celery_toolkit_core.keys import KeySpace
-from celery_toolkit_core.local_server import LocalServer
 from celery_toolkit_testkit import eventually, frozen
 
 pytestmark = pytest.mark.not_on("cluster", "unix", "tls", "sentinel", "acl", reason="it has servers of its own")
 
 
 @pytest.fixture
-def pair():
-    with LocalServer() as primary, LocalServer(config={"replicaof": ["127.0.0.1", str(primary.port)]}) as replica:
-        with connect(primary.url) as client:
-            eventually(lambda: client.info("replication").get("slave0", {}).get("state") == "online")
-        yield primary, replica
-
-
-@pytest.fixture
-def make(pair):
+def make(replicated_pair):
     opened = []
 
     def make(**conf):
         app = Celery("replicated", broker="memory://", set_as_current=False)
-        app.conf.update(ranch_redis_url=pair[0].url, **conf)
+        app.conf.update(ranch_redis_url=replicated_pair[0].url, **conf)
         opened.append(app)
 
         @lru_task(app, shared=False, name="replicated.task")
@@ -48,10 +39,10 @@ def make(pair):
         app.close()
 
 
-def test_a_task_that_no_replica_has_is_refused_and_taken_back(pair, make):
+def test_a_task_that_no_replica_has_is_refused_and_taken_back(replicated_pair, make):
     task = make(ranch_min_replicas=1)
     task.lru_delay("a")
-    with frozen(pair[1].pid):
+    with frozen(replicated_pair[1].pid):
         for options in ({}, {"countdown": 100}):
             with pytest.raises(TooFewReplicas, match="only 0 of 1 replicas") as refused:
                 task.lru_apply_async("b", **options)
@@ -64,7 +55,7 @@ def test_a_task_that_no_replica_has_is_refused_and_taken_back(pair, make):
     ranch_of(task.app).backlog.client.close()
 
 
-def test_what_a_worker_has_claimed_meanwhile_is_not_taken_back(pair, make):
+def test_what_a_worker_has_claimed_meanwhile_is_not_taken_back(replicated_pair, make):
     task = make()
     task.lru_delay("a")
     backlog = ranch_of(task.app).backlog
@@ -75,7 +66,7 @@ def test_what_a_worker_has_claimed_meanwhile_is_not_taken_back(pair, make):
     backlog.client.close()
 
 
-def test_a_failover_to_an_older_replica_leaves_a_backlog_that_is_whole(pair, make):
+def test_a_failover_to_an_older_replica_leaves_a_backlog_that_is_whole(replicated_pair, make):
     """It forgets the last moments, as one: no task is half there, late reports change nothing."""
     task = make()
     for _ in range(4):
@@ -87,7 +78,7 @@ def test_a_failover_to_an_older_replica_leaves_a_backlog_that_is_whole(pair, mak
         return where.claim(queue, uuid4().hex, uuid4().hex, lease=30, max_attempts=3).claimed
 
     known = take(backlog)
-    with connect(pair[1].url) as client:
+    with connect(replicated_pair[1].url) as client:
         replica = Backlog(client, KeySpace("ranch"))
         eventually(lambda: replica.audit() == backlog.audit())
         client.replicaof("NO", "ONE")

@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from celery import chain
 
 from celery_ranch import audit
 from celery_toolkit_testkit import eventually, frozen
@@ -238,3 +239,23 @@ def test_a_retry_that_cannot_be_sent_is_no_lost_task(
     assert result.get(timeout=60) == 1
     assert [event["retries"] for event in event_log.events(what="start")] == [0, 0, 1]
     eventually(lambda: (audit(app.app)["waiting"], audit(app.app)["in_flight"]) == (0, 0))
+
+
+def test_the_next_step_of_a_chain_outlasts_an_outage(
+    celery_app_module, celery_worker_process, event_log, tcp_proxy, redis_url, monkeypatch, tmp_path
+):
+    """Celery sends it when the body has done its work: an error would fail that task and end the chain."""
+    proxy = tcp_proxy()
+    monkeypatch.setenv("RANCH_URL", redis_url)
+    app = celery_app_module("ranch_apart")
+    process = celery_worker_process("ranch_apart", env={"RANCH_URL": proxy.url}, concurrency=1)
+    path = tmp_path / "go on"
+    first, second = app.hold.si("first", str(path)), app.hold.si("second", str(path))
+    result = chain(each.set(lru_key="alice") for each in (first, second))()
+    event_log.wait_for(1, what="start")
+    with proxy.refusing():
+        proxy.cut()
+        path.touch()
+        process.wait_for_log("sending_waits_for_redis")
+    assert result.get(timeout=60) == "second"
+    assert result.parent.state == "SUCCESS"

@@ -57,7 +57,7 @@ _COMMON: dict[str, Any] = {
     # A broker that is away is said to the caller within seconds.
     "broker_connection_timeout": 4.0,
     "task_publish_retry": True,
-    "task_publish_retry_policy": {"max_retries": 3, "interval_start": 0, "interval_step": 0.2, "interval_max": 1.0},
+    "task_publish_retry_policy": {"max_retries": 5, "interval_start": 0, "interval_step": 0.2, "interval_max": 1.0},
     # A worker that fetches ahead keeps tasks away from idle ones; light workers do, for speed.
     "worker_prefetch_multiplier": 1,
     # Tasks that wait in memory for their eta go back to the queue at a soft shutdown, also of an idle worker.

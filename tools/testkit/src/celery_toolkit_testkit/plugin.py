@@ -22,6 +22,7 @@ from celery_toolkit_core.local_server import LocalServer, ServerNotFound, find_w
 
 from .certificates import OpensslNotFound
 from .events import PATH_VARIABLE, EventLog
+from .polling import eventually
 from .proxy import TcpProxy
 from .rabbitmq import RabbitNotFound, RabbitServer
 from .topologies import TOPOLOGIES, Reached
@@ -125,6 +126,15 @@ def redis_client(redis_url: str) -> Iterator[redis.Redis]:
     client = connect(redis_url, timeout=10.0)
     yield client
     client.close()
+
+
+@pytest.fixture
+def replicated_pair() -> Iterator[tuple[LocalServer, LocalServer]]:
+    """A primary of this test's own, and its replica, which has caught up."""
+    with LocalServer() as primary, LocalServer(config={"replicaof": ["127.0.0.1", str(primary.port)]}) as replica:
+        with connect(primary.url) as client:
+            eventually(lambda: client.info("replication").get("slave0", {}).get("state") == "online")
+        yield primary, replica
 
 
 @pytest.fixture
