@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from os import urandom
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from celery_toolkit_core.errors import RedisError
 from . import telling, waking
 from .calls import Call
 from .claims import Claim
-from .headers import ERROR, FENCE, HOLDER, JOIN, KEY, REFUSED, ROUTE, TOKEN, WAKE
+from .headers import ENTERED, ERROR, FENCE, HOLDER, JOIN, KEY, REFUSED, ROUTE, TOKEN, WAKE
 from .unique import conflict_of, mark_as_retry, revoke
 from .visits import Visit
 
@@ -103,6 +104,7 @@ class HeimdallGate(Gate):
     def _run(self, claim: Claim, delivery: Delivery, proceed: Callable[[], None], fence: int, holder: str) -> None:
         headers: dict[str, Any] = delivery.message.headers
         headers[TOKEN] = claim.token
+        headers[ENTERED] = time.monotonic()
         if fence:
             headers[FENCE] = fence
         if holder:

@@ -9,7 +9,7 @@ import threading
 import time
 from contextlib import suppress
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from celery_toolkit_core.connection import DRIVER_ERRORS
 from celery_toolkit_core.errors import ToolkitError
@@ -24,11 +24,25 @@ logger = logging.getLogger(__name__)
 IDLE = 5.0
 #: Seconds in which confirmations gather for one round trip, and how many go into one; short beside a reservation.
 GATHER, BATCH = 0.05, 500
+#: Seconds between two tries while Redis is away, and for how long. A reservation that has ended is confirmed all the
+#: same, unless another task has the key by then.
+PAUSE, PATIENCE = 0.5, 60.0
 #: Seconds that a process gives the thread at its own end.
 AT_EXIT = 2.0
 
+
+class Job(NamedTuple):
+    """One confirmation: where, of which lock and task, the number of its attempt, and until when it is tried."""
+
+    store: Store
+    lock: str
+    task_id: str
+    attempt: int
+    until: float
+
+
 _guard = threading.Lock()
-_todo: SimpleQueue[tuple[Store, str, str, int] | None] = SimpleQueue()
+_todo: SimpleQueue[Job | None] = SimpleQueue()
 _thread: threading.Thread | None = None
 
 
@@ -40,7 +54,7 @@ def confirm_soon(store: Store, lock: str, task_id: str, attempt: int) -> None:
     """
     global _thread
     with _guard:
-        _todo.put((store, lock, task_id, attempt))
+        _todo.put(Job(store, lock, task_id, attempt, time.monotonic() + PATIENCE))
         if _thread is None:
             _thread = threading.Thread(target=_work, name="heimdall-confirmations", daemon=True)
             _thread.start()
@@ -64,21 +78,28 @@ def _work() -> None:
             while len(jobs) < BATCH:
                 jobs.append(_todo.get_nowait())
         ending = None in jobs
-        by_store: dict[Store, list[tuple[str, str, int]]] = {}
+        by_store: dict[Store, list[Job]] = {}
         for job in jobs:
             if job is not None:
-                by_store.setdefault(job[0], []).append(job[1:])
-        for store, locks in by_store.items():
-            _confirm(store, locks)
+                by_store.setdefault(job.store, []).append(job)
+        failed = [job for store, some in by_store.items() if not _confirm(store, some) for job in some]
+        if failed and not ending:
+            time.sleep(PAUSE)
+            for job in failed:
+                if time.monotonic() < job.until:
+                    _todo.put(job)
 
 
-def _confirm(store: Store, locks: list[tuple[str, str, int]]) -> None:
+def _confirm(store: Store, jobs: list[Job]) -> bool:
+    """Whether it is over: done, or not to be tried again."""
     try:
-        store.run("confirm", [lock for lock, *_ in locks], [word for _, *words in locks for word in words])
+        store.run("confirm", [job.lock for job in jobs], [word for job in jobs for word in (job.task_id, job.attempt)])
     except (ToolkitError, *DRIVER_ERRORS) as error:
-        event(logger, logging.WARNING, "confirmation_failed", locks=len(locks), error=str(error))
+        event(logger, logging.WARNING, "confirmation_failed", locks=len(jobs), error=str(error))
+        return False
     except Exception:  # the thread serves all callers and must outlive one odd answer
-        logger.exception("%d confirmations failed", len(locks))
+        logger.exception("%d confirmations failed", len(jobs))
+    return True
 
 
 def _finish() -> None:

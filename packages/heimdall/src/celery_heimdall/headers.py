@@ -12,6 +12,8 @@ HOLDER = "heimdall_holder"
 # The others mean one delivery in one worker.
 #: What this delivery holds its lock and places by.
 TOKEN = "heimdall_token"  # noqa: S105  # a header's name
+#: When it was received, in seconds of the machine's monotonic clock, which all its processes share.
+ENTERED = "heimdall_entered"
 #: The fence number of the lock.
 FENCE = "heimdall_fence"
 #: The ended task whose result is this task's.
@@ -25,7 +27,7 @@ WAKE = "heimdall_wake"
 #: The exchange and routing key with which a woken message was sent at first.
 ROUTE = "heimdall_route"
 
-DELIVERY_ONLY = (HOLDER, TOKEN, FENCE, JOIN, ERROR, REFUSED, WAKE, ROUTE)
+DELIVERY_ONLY = (HOLDER, TOKEN, ENTERED, FENCE, JOIN, ERROR, REFUSED, WAKE, ROUTE)
 
 
 def without_delivery(headers: dict[str, Any] | None) -> dict[str, Any]:

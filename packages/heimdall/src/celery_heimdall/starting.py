@@ -13,8 +13,8 @@ from celery_toolkit_core.log import event
 
 from .claims import Claim
 from .errors import LimitExceeded
-from .headers import KEY
-from .unique import mark_as_retry
+from .headers import ENTERED, KEY
+from .unique import lock_of, mark_as_retry
 
 if TYPE_CHECKING:
     from .calls import Call
@@ -69,6 +69,24 @@ def start(task: Any, request: Any, token: str, call: Call) -> Claim:
     if verdict != "go":
         raise NotBegun(verdict, claim.wait)
     return claim
+
+
+def refuse_late(task: Any, request: Any, token: str) -> None:
+    """Let no body start that another worker has taken over; asked only when the leases may have ended since it came.
+
+    Raises:
+        NotBegun: The task runs, has ended, or was tried again elsewhere.
+    """
+    store, label = task.heimdall_store, request.get(KEY)
+    if not label or time.monotonic() - (request.get(ENTERED) or 0.0) < store.settings.lease:
+        return
+    try:
+        is_stale = store.run("late", [lock_of(task, label).key], [request.id, token, request.retries or 0])
+    except RedisError as error:
+        event(logger, logging.WARNING, "late_start_not_checked", task_id=request.id, error=str(error))
+        return
+    if is_stale:
+        raise NotBegun("stale")
 
 
 def refuse(task: Any, request: Any, refusal: Refusal) -> NoReturn:

@@ -193,6 +193,8 @@ class HeimdallTask(GatedTask):
         token = request.get(TOKEN)
         if token is not None and self.heimdall_config.limits:
             self._start(token, args, kwargs)
+        elif token is not None:
+            starting.refuse_late(self, request, token)
         if holder := request.get(HOLDER):
             # The holder has ended without heimdall having seen how; without a result of it we do the work.
             result = _result_of(self.app, holder)

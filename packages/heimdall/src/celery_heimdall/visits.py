@@ -58,18 +58,23 @@ class Visit(Follower):
             self.claim.store.run("begin", [self.claim.lock.key], [self.claim.task_id])
 
     def lose(self) -> None:
-        """Tell that another may run beside this one; once."""
-        self.lost = True
-        claim, key = self.claim, self.claim.lock.label if self.claim.lock else ""
-        event(logger, logging.WARNING, "lock_lost", task=claim.task.name, task_id=claim.task_id, key=key)
-        lock_lost.send(sender=claim.task, task_id=claim.task_id, key=key)
+        """Tell that another may run beside this one, once, and end the body where that is asked for."""
+        self._tell_loss()
         if self.delivery is not None and self.delivery.request is not None:
             consumer = self.delivery.consumer
             # Celery ends tasks from its event loop, and this is the keeper's thread.
             consumer.timer.call_after(0, self.delivery.request.terminate, (consumer.pool,))
 
+    def _tell_loss(self) -> None:
+        self.lost = True
+        claim, key = self.claim, self.claim.lock.label if self.claim.lock else ""
+        event(logger, logging.WARNING, "lock_lost", task=claim.task.name, task_id=claim.task_id, key=key)
+        lock_lost.send(sender=claim.task, task_id=claim.task_id, key=key)
+
     def ended(self, delivery: Delivery, outcome: Outcome) -> None:
-        """Give back what it held."""
+        """Give back what it held; a process that stood still until now may have lost it and not know yet."""
+        if self.claim.token in _visits and not self.lost and self.is_overdue(time.monotonic()):
+            self._tell_loss()
         self._give_back(outcome, comes_back=outcome in _COMES_BACK)
         error = getattr(delivery.error, "exception", None)
         error = getattr(error, "exc", error)  # as prefork wraps it
@@ -88,6 +93,10 @@ class Visit(Follower):
             telling.dropped(delivery, task, limit)
         else:
             telling.copy_dropped(delivery, task, how)
+
+    def is_overdue(self, now: float) -> bool:
+        """Whether its leases have ended since they were last renewed."""
+        return now - self.kept > self.claim.store.settings.lease
 
     def _give_back(self, outcome: Outcome, *, comes_back: bool) -> None:
         _visits.pop(self.claim.token, None)
@@ -116,7 +125,7 @@ def renew(store: Store) -> None:
         # Also when the server is away: by now the leases have ended there.
         now = time.monotonic()
         for visit in visits:
-            if now - visit.kept > store.settings.lease and not visit.lost and visit.claim.token in _visits:
+            if visit.is_overdue(now) and not visit.lost and visit.claim.token in _visits:
                 visit.lose()
 
 

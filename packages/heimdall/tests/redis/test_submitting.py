@@ -22,7 +22,7 @@ from celery_toolkit_core.celery.messages import StoredMessage
 from celery_toolkit_core.errors import InvalidParameter, RedisFull, RedisUnavailable
 from celery_toolkit_core.local_server import LocalServer
 from celery_toolkit_core.scripts import source
-from celery_toolkit_testkit import eventually
+from celery_toolkit_testkit import TcpProxy, eventually
 
 #: Seconds that a machine may add to a timeout of two.
 SLACK = 0.5
@@ -94,6 +94,18 @@ def test_the_caller_does_not_wait_for_the_confirmation(make_task):
     assert held(task)[0]["holder"] == result.id
     eventually(lambda: held(task)[0]["state"] == "queued")
     assert held(task)[0]["accepts_next_in"] > 3500
+
+
+@NOT_ON_CLUSTER
+def test_a_confirmation_outlasts_an_outage(make_task, redis_server, caplog):
+    """Else the key is free after the reservation, a later call takes it, and this one is turned away in the worker."""
+    with TcpProxy(redis_server.url) as proxy:
+        task = make_task(heimdall={"unique": True}, conf={"heimdall_redis_url": proxy.url})
+        task.delay("a")
+        with proxy.refusing():
+            proxy.cut()
+            eventually(lambda: "confirmation_failed" in caplog.text)
+        eventually(lambda: held(task)[0]["state"] == "queued")
 
 
 def test_a_duplicate_gets_an_error_that_says_who_and_how_long(make_task):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from celery_toolkit_testkit import eventually
+
 
 @pytest.fixture
 def proxy(tcp_proxy, monkeypatch):
@@ -68,3 +70,21 @@ def test_without_redis_tasks_run_unprotected_where_that_is_asked_for(
     celery_worker_process("ruled")
     results = [task.delay("a") for task in (app.late, app.late, app.slowly, app.slowly)]
     assert [result.get(timeout=60) for result in results] == ["a"] * 4
+
+
+def test_a_call_that_keeps_the_interpreter_loses_the_lock_to_a_higher_fence(
+    celery_app_module, celery_worker_process, event_log
+):
+    """The limit of renewal by a thread, in pools whose bodies run in the worker's own process."""
+    app = celery_app_module("ruled")
+    worker = celery_worker_process("ruled", pool="solo")
+    first = app.deaf.delay("a", 8)
+    event_log.wait_for(1, what="begin")
+    second = eventually(lambda: not (again := app.deaf.delay("a", 0)).deduplicated and again)
+    assert not event_log.events(what="end")
+    celery_worker_process("ruled", name="other")
+    assert second.get(timeout=60) == "a"
+    worker.wait_for_log("lock_lost")
+    assert first.get(timeout=60) == "a"
+    fences = [event["fence"] for event in event_log.events(what="begin")]
+    assert fences[0] < fences[1]

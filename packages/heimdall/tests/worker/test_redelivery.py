@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from kombu.exceptions import OperationalError
 
-from celery_toolkit_testkit import eventually
+from celery_toolkit_testkit import eventually, frozen
 
 
 def test_accepted_work_that_comes_back_runs_beside_or_instead_of_nobody(
@@ -77,3 +79,25 @@ def test_a_retry_that_cannot_be_sent_is_no_lost_task(celery_app_module, celery_w
     tries = [event["retries"] for event in event_log.events(what="try")]
     assert tries == [0] * (len(tries) - 1) + [1]
     assert not app.stumbling.delay("a").deduplicated
+
+
+def test_a_worker_that_stood_still_starts_no_body_that_another_has_run(
+    celery_app_module, celery_worker_process, event_log, redis_client
+):
+    """It had received the task, and its only process was busy; meanwhile the message went to another worker."""
+    app = celery_app_module("ruled")
+    first = celery_worker_process("ruled", concurrency=1)
+    busy = app.deaf.delay("busy", 6)
+    event_log.wait_for(1, what="begin", id=busy.id)
+    task = app.late.delay("a")
+    first.wait_for_log(f"late[{task.id}] received")
+    with frozen(first.pid, *first.child_pids()):
+        # kombu looks for messages whose visibility timeout has passed at a worker's start.
+        eventually(lambda: redis_client.zrangebyscore("unacked_index", 0, time.time() - 2))
+        celery_worker_process("ruled")
+        assert task.get(timeout=60) == "a"
+    assert busy.get(timeout=60) == "busy"
+    first.wait_for_log("copy_dropped task=late")
+    assert len(event_log.events(what="begin", id=task.id)) == 1
+    assert task.state == "SUCCESS"
+    assert not app.late.delay("a").deduplicated

@@ -57,6 +57,7 @@ if unique ~= 'none' then
   if ARGV[4] == 'ignored' then
     -- Also what a worker says that came too late with a stale token: the task itself is still under way elsewhere.
     comes_back = comes_back or item ~= nil and item ~= false or (state.token and state.token ~= token)
+      or (state.ended == id and state.runner ~= token)
   end
   local gone, until_ms = {}, tonumber(state.queued_until_ms or nil)
   local function forget(...)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import time
 
 from celery import Celery
 
-from celery_heimdall import Concurrency, HeimdallTask, RateLimit, Unique
+from celery_heimdall import Concurrency, HeimdallTask, RateLimit, Unique, current_fence
 from celery_toolkit_testkit.events import log_event
 
 app = Celery("ruled")
@@ -86,3 +87,12 @@ def roomy(self, key, seconds=0.0):
 @app.task(name="total")
 def total(values):
     return values
+
+
+@app.task(bind=True, base=HeimdallTask, unique=Unique(by="key"), name="deaf")
+def deaf(self, key, seconds):
+    """A call into C that keeps the interpreter's lock: no other thread runs meanwhile."""
+    log_event(what="begin", id=self.request.id, fence=current_fence())
+    ctypes.PyDLL(None).sleep(seconds)
+    log_event(what="end", id=self.request.id)
+    return key
