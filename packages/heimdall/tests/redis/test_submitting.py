@@ -96,7 +96,7 @@ def test_the_caller_does_not_wait_for_the_confirmation(make_task):
     assert held(task)[0]["accepts_next_in"] > 3500
 
 
-@NOT_ON_CLUSTER
+@pytest.mark.not_on("cluster", "acl", "tls", "sentinel", "unix", reason="it goes through a proxy")
 def test_a_confirmation_outlasts_an_outage(make_task, redis_server, caplog):
     """Else the key is free after the reservation, a later call takes it, and this one is turned away in the worker."""
     with TcpProxy(redis_server.url) as proxy:
