@@ -20,7 +20,7 @@ def chaos(*options: str) -> subprocess.CompletedProcess[str]:
 
 def test_nothing_is_lost_and_nothing_overlaps_while_workers_die() -> None:
     """SIGKILL of workers and children, SIGSTOP, SCRIPT FLUSH and cut connections, with all pieces in each task."""
-    tasks = os.environ.get("CHAOS_TASKS", "1200")
+    tasks = os.environ.get("CHAOS_TASKS", "2000")
     shares = "fair=16,single=10,limited=1,stumbling=4,chain=6"
     options = f"--tasks {tasks} --seconds 50 --keys 48 --long-every 60 --patience 60 --shares {shares}"
     done = chaos(*options.split())

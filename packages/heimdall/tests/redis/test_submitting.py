@@ -97,10 +97,11 @@ def test_the_caller_does_not_wait_for_the_confirmation(make_task):
 
 
 @pytest.mark.not_on("cluster", "acl", "tls", "sentinel", "unix", reason="it goes through a proxy")
-def test_a_confirmation_outlasts_an_outage(make_task, redis_server, caplog):
+def test_a_confirmation_outlasts_an_outage(make_task, redis_server, caplog, monkeypatch):
     """Else the key is free after the reservation, a later call takes it, and this one is turned away in the worker."""
     with TcpProxy(redis_server.url) as proxy:
         task = make_task(heimdall={"unique": True}, conf={"heimdall_redis_url": proxy.url})
+        monkeypatch.setattr("celery_heimdall.confirmations.GATHER", 1.0)  # time to cut the line
         task.delay("a")
         with proxy.refusing():
             proxy.cut()

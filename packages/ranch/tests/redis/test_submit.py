@@ -96,7 +96,7 @@ def test_a_submit_takes_two_round_trips(task, redis_client):
     calls = {
         name.removeprefix("cmdstat_"): stat["calls"]
         for name, stat in redis_client.info("commandstats").items()
-        if name not in ("cmdstat_config|resetstat", "cmdstat_info")
+        if name not in ("cmdstat_config|resetstat", "cmdstat_config", "cmdstat_info")  # Redis 7, 6.2
     }
     from_scripts = ("hexists", "zscore", "hget", "hset", "zadd", "hincrby", "zrem", "zrangebylex", "time")
     sent = {name: count for name, count in calls.items() if name not in from_scripts}
