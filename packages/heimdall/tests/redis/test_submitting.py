@@ -16,6 +16,7 @@ from celery.exceptions import OperationalError
 from kombu.exceptions import EncodeError
 
 from celery_heimdall import AlreadyQueuedError, HeimdallTask, RateLimit, Unique, limit, republish, task_deduplicated
+from celery_heimdall.confirmations import confirm_soon
 from celery_heimdall.inspection import locks
 from celery_heimdall.task import acquire_lock, rate_limited_countdown, release_lock
 from celery_toolkit_core.celery.messages import StoredMessage
@@ -102,6 +103,7 @@ def test_a_confirmation_outlasts_an_outage(make_task, redis_server, caplog, monk
     with TcpProxy(redis_server.url) as proxy:
         task = make_task(heimdall={"unique": True}, conf={"heimdall_redis_url": proxy.url})
         monkeypatch.setattr("celery_heimdall.confirmations.GATHER", 1.0)  # time to cut the line
+        monkeypatch.setattr("celery_heimdall.unique.confirm_soon", confirm_soon)  # `operations` has its own
         task.delay("a")
         with proxy.refusing():
             proxy.cut()
