@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from os import urandom
 from typing import TYPE_CHECKING, Any
 
@@ -104,7 +103,7 @@ class HeimdallGate(Gate):
     def _run(self, claim: Claim, delivery: Delivery, proceed: Callable[[], None], fence: int, holder: str) -> None:
         headers: dict[str, Any] = delivery.message.headers
         headers[TOKEN] = claim.token
-        headers[ENTERED] = time.monotonic()
+        headers[ENTERED] = claim.asked
         if fence:
             headers[FENCE] = fence
         if holder:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -71,6 +72,8 @@ class Claim:
         self.lock_keys = (self.lock.lane, self.lock.key) if self.lock else (none, none)
         #: When the body started, in microseconds of Redis; the identity of the start.
         self.stamp = 0
+        #: When it asked to enter, in seconds of the machine's monotonic clock.
+        self.asked = 0.0
         self._question = ""
         #: Seconds until the next look, when the body may not start yet; and what ends the task, when it may not at all.
         self.wait = 0.0
@@ -101,6 +104,8 @@ class Claim:
     def enter(self, *, woken: bool, queue: str, message: bytes, later: bool, join: bool, holder: str) -> list[Any]:
         """Decide everything in one script; see enter.lua for the answer."""
         limits = self.limits
+        # Before the question: the process may be stopped until it reads the answer, and the leases run meanwhile.
+        self.asked = time.monotonic()
         args = (
             self.task_id, self.token, self.attempt, int(woken), queue, message, int(later), int(join), holder,
             self.lock.label if self.lock else "", self._spread(), self._plan.words, limits.spec, limits.args,

@@ -12,7 +12,7 @@ HOLDER = "heimdall_holder"
 # The others mean one delivery in one worker.
 #: What this delivery holds its lock and places by.
 TOKEN = "heimdall_token"  # noqa: S105  # a header's name
-#: When it was received, in seconds of the machine's monotonic clock, which all its processes share.
+#: When it asked to enter, in seconds of the machine's monotonic clock, which all its processes share.
 ENTERED = "heimdall_entered"
 #: The fence number of the lock.
 FENCE = "heimdall_fence"

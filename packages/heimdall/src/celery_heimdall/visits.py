@@ -45,7 +45,7 @@ class Visit(Follower):
         self.app = app
         self.lost = False
         #: When it was last seen that it holds what it wants, by this process's own clock.
-        self.kept = time.monotonic()
+        self.kept = claim.asked
         #: The delivery, where the body is to be ended when what it holds is lost.
         self.delivery: Delivery | None = None
         self._begins = begins
