@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from celery import current_task, states
@@ -150,7 +149,7 @@ class HeimdallTask(GatedTask):
             # A message that may not start yet keeps its key for as long as it waits on purpose.
             ttl += _delay(self.app, options)
         try:
-            answer = outlast(options, partial(lock.reserve, task_id, attempt, ttl))
+            answer = outlast(options, lock.reserve, task_id, attempt, ttl)
         except RedisError:
             if lock.store.settings.on_redis_error == "raise":
                 raise

@@ -26,21 +26,24 @@ logger = logging.getLogger(__name__)
 PATIENCE, PAUSE = 30.0, 0.25
 
 
-def outlast(options: Mapping[str, Any], send: Callable[[], T]) -> T:
+def outlast(options: Mapping[str, Any], send: Callable[..., T], *args: Any) -> T:
     """What `send` returns; tried again while Redis is away, if it is Celery that sends.
 
     Args:
         options: Of ``apply_async``.
         send: A part of that which may be repeated.
+        *args: Its arguments.
 
     Raises:
         RedisUnavailable: Redis was away all the time.
     """
-    end = time.monotonic() + PATIENCE if _is_celerys(options) else 0.0
-    told = False
+    # A body that calls another task says nothing of the root of the two.
+    if not (options.get("root_id") or options.get("retries")) or not _is_in_body():
+        return send(*args)
+    end, told = time.monotonic() + PATIENCE, False
     while True:
         try:
-            return send()
+            return send(*args)
         except RedisUnavailable as error:
             if time.monotonic() >= end:
                 raise
@@ -50,7 +53,5 @@ def outlast(options: Mapping[str, Any], send: Callable[[], T]) -> T:
             time.sleep(PAUSE)
 
 
-def _is_celerys(options: Mapping[str, Any]) -> bool:
-    # A body that calls another task says nothing of the root of the two.
-    is_its_own = options.get("retries") or options.get("root_id")
-    return bool(is_its_own and current_task and not current_task.request.called_directly)
+def _is_in_body() -> bool:
+    return bool(current_task) and not current_task.request.called_directly
