@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import subprocess
 import threading
 import traceback
@@ -17,6 +16,7 @@ from celery_toolkit_core.errors import InvalidParameter, RedisFull, RedisUnavail
 from celery_toolkit_core.local_server import LocalServer, ServerFailed
 from celery_toolkit_core.scripts import Scripts
 from celery_toolkit_testkit import TcpProxy, eventually, frozen
+from celery_toolkit_testkit.certificates import Authority, OpensslNotFound, tls_config
 from celery_toolkit_testkit.plugin import missing
 
 CANARY = "".join(["can", "ary"])  # not as one word, which the source lines in a traceback would show
@@ -205,33 +205,25 @@ def test_threads_share_a_client(redis_url):
 
 
 @pytest.fixture(scope="module")
-def certificates(tmp_path_factory):
-    """A CA, a server certificate of it for localhost alone, and a CA that did not sign it."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        missing("openssl is not installed")
+def authority(tmp_path_factory):
+    """A CA; in its folder is another, which signs nothing."""
     folder = tmp_path_factory.mktemp("tls")
-    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    for name in ("ca", "other-ca"):
-        make = ["req", "-x509", *key, "-keyout", f"{name}.key", "-out", f"{name}.pem", "-subj", f"/CN={name}"]
-        subprocess.run([openssl, *make, "-days", "2"], cwd=folder, check=True, capture_output=True)
-    make = ["req", "-x509", *key, "-keyout", "server.key", "-out", "server.pem", "-subj", "/CN=localhost", "-days", "2"]
-    make += ["-CA", "ca.pem", "-CAkey", "ca.key", "-addext", "subjectAltName=DNS:localhost"]
-    make += ["-addext", "basicConstraints=critical,CA:FALSE"]
-    done = subprocess.run([openssl, *make], cwd=folder, capture_output=True, text=True, check=False)
-    if done.returncode:
-        missing(f"this openssl cannot sign in one step: {done.stderr[-200:]}")
-    return folder
+    try:
+        Authority(folder, "other-ca")
+        return Authority(folder)
+    except OpensslNotFound as error:
+        missing(str(error))
 
 
 @pytest.fixture(scope="module")
-def tls_server(certificates):
-    config = {
-        "tls-cert-file": str(certificates / "server.pem"),
-        "tls-key-file": str(certificates / "server.key"),
-        "tls-ca-cert-file": str(certificates / "ca.pem"),
-        "tls-auth-clients": "no",
-    }
+def certificates(authority):
+    return authority.certificate.parent
+
+
+@pytest.fixture(scope="module")
+def tls_server(authority):
+    """With a certificate for localhost alone."""
+    config = tls_config(authority.issue(["DNS:localhost"]), authority)
     server = LocalServer(config=config)
     try:
         server.start()

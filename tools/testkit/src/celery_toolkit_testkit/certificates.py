@@ -54,6 +54,9 @@ class Authority:
             f"/CN={name}",
             "-days",
             "2",
+            # Python 3.13 and later refuse an authority that does not say what its key is for.
+            "-addext",
+            "keyUsage=critical,keyCertSign,cRLSign",
         )
 
     def issue(self, hosts: Sequence[str] = ("DNS:localhost", "IP:127.0.0.1"), *, days: int = 2) -> Issued:
@@ -61,7 +64,10 @@ class Authority:
         name = f"{self._name}-server-{len(list(self._folder.glob('*.key')))}"
         self._openssl("req", *_NEW_KEY, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", "/CN=server")
         extensions = self._folder / f"{name}.ext"
-        extensions.write_text(f"subjectAltName={','.join(hosts)}\nbasicConstraints=critical,CA:FALSE\n")
+        extensions.write_text(
+            f"subjectAltName={','.join(hosts)}\nbasicConstraints=critical,CA:FALSE\n"
+            "subjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n"
+        )
         self._openssl(
             *("x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.pem", "-extfile", extensions.name),
             *("-CA", f"{self._name}.pem", "-CAkey", f"{self._name}.key", "-CAcreateserial", "-days", str(days)),
