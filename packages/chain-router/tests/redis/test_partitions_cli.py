@@ -13,7 +13,7 @@ from celery_chain_router.membership import Member, Membership
 from celery_chain_router.ownership import Ownership
 from celery_toolkit_core.keys import KeySpace
 
-pytestmark = pytest.mark.not_on("cluster", reason="lists of a broker have no hash tag; kombu knows no cluster")
+pytestmark = pytest.mark.not_on("cluster", "unix", "sentinel", reason="as a broker URL kombu does not know it")
 
 APP = """
 import os

@@ -18,7 +18,10 @@ from celery_toolkit_core.deadletters import DeadLetter
 from celery_toolkit_testkit import eventually
 
 BROKERS = [
-    pytest.param("redis", marks=pytest.mark.not_on("cluster", reason="kombu knows no cluster")),
+    pytest.param(
+        "redis",
+        marks=pytest.mark.not_on("cluster", "unix", "sentinel", reason="as a broker URL kombu does not know it"),
+    ),
     pytest.param("rabbitmq", marks=[pytest.mark.rabbitmq, pytest.mark.xdist_group("rabbitmq")]),
 ]
 
