@@ -115,7 +115,7 @@ class BacklogProducer:
                 self._ranch.publish_ticket(Address.from_bytes(address), self._producer, **_how_to_send(options))
             except Exception as error:  # noqa: BLE001  # kombu raises anything when a connection ends under its feet
                 # The backlog has the task: workers issue what is missing, so the caller need not know.
-                event(logger, logging.WARNING, "ticket_not_published", error=repr(error))
+                event(logger, logging.WARNING, "ticket_not_published", error=type(error).__name__)
         return None
 
     def _listen_quietly(self, listen: Callable[[], object]) -> None:

@@ -222,14 +222,18 @@ def test_after_an_outage_of_the_broker_no_more_tickets_come_than_tasks(
     assert proxy.commands["LPUSH"] == 0  # the worker has sent none
 
 
-def test_a_retry_that_cannot_be_sent_is_no_lost_task(
-    celery_app_module, celery_worker_process, event_log, tcp_proxy, redis_url, monkeypatch, tmp_path
-):
-    """Celery rejects the task's message then, and with it goes what was acknowledged late."""
+@pytest.fixture
+def apart(celery_app_module, celery_worker_process, tcp_proxy, redis_url, monkeypatch):
+    """The application, a worker of it, and the proxy through which only that one reaches the backlog."""
     proxy = tcp_proxy()
     monkeypatch.setenv("RANCH_URL", redis_url)
     app = celery_app_module("ranch_apart")
-    process = celery_worker_process("ranch_apart", env={"RANCH_URL": proxy.url}, concurrency=1)
+    return app, celery_worker_process("ranch_apart", env={"RANCH_URL": proxy.url}, concurrency=1), proxy
+
+
+def test_a_retry_that_cannot_be_sent_is_no_lost_task(apart, event_log, tmp_path):
+    """Celery rejects the task's message then, and with it goes what was acknowledged late."""
+    app, process, proxy = apart
     result = app.stumble.lru_delay("alice", str(tmp_path / "go on"))
     event_log.wait_for(1, what="start")
     with proxy.refusing():
@@ -241,14 +245,9 @@ def test_a_retry_that_cannot_be_sent_is_no_lost_task(
     eventually(lambda: (audit(app.app)["waiting"], audit(app.app)["in_flight"]) == (0, 0))
 
 
-def test_the_next_step_of_a_chain_outlasts_an_outage(
-    celery_app_module, celery_worker_process, event_log, tcp_proxy, redis_url, monkeypatch, tmp_path
-):
+def test_the_next_step_of_a_chain_outlasts_an_outage(apart, event_log, tmp_path):
     """Celery sends it when the body has done its work: an error would fail that task and end the chain."""
-    proxy = tcp_proxy()
-    monkeypatch.setenv("RANCH_URL", redis_url)
-    app = celery_app_module("ranch_apart")
-    process = celery_worker_process("ranch_apart", env={"RANCH_URL": proxy.url}, concurrency=1)
+    app, process, proxy = apart
     path = tmp_path / "go on"
     first, second = app.hold.si("first", str(path)), app.hold.si("second", str(path))
     result = chain(each.set(lru_key="alice") for each in (first, second))()
