@@ -14,7 +14,7 @@ from .connection import DRIVER_ERRORS, explain
 from .shortcut import Shortcut, Words, flat
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from redis.commands.core import Script
 
@@ -39,7 +39,15 @@ class Scripts:
         self._known: dict[str, tuple[str, str]] = {}
         self._bound: dict[str, Script] = {}
 
-    def run(self, name: str, keys: Sequence[str | Words], args: Sequence[Any] = (), *, client: Any = None) -> Any:
+    def run(
+        self,
+        name: str,
+        keys: Sequence[str | Words],
+        args: Sequence[Any] = (),
+        *,
+        client: Any = None,
+        meanwhile: Callable[[], None] | None = None,
+    ) -> Any:
         """Run one script: one round trip, or three the first time a server meets it.
 
         Args:
@@ -47,6 +55,7 @@ class Scripts:
             keys: Every key that the script touches; all of one hash tag. What is the same each time comes as `Words`.
             args: Its arguments: str, bytes, int or float; `Words` likewise.
             client: A pipeline to queue the call in instead; the answer is then the pipeline's.
+            meanwhile: What the caller may do while the answer is on its way; called once or not at all.
 
         Raises:
             RedisUnavailable: The server is away, or did not answer within the client's timeout.
@@ -60,13 +69,20 @@ class Scripts:
         if client is not None:
             return self._script(name, known[1])(keys=flat(keys), args=flat(args), client=client)
         try:
-            return self._run(*known, keys, args)
+            return self._run(*known, keys, args, meanwhile)
         except DRIVER_ERRORS as error:
             raise explain(error, self.client) from error
 
-    def _run(self, sha: str, text: str, keys: Sequence[str | Words], args: Sequence[Any]) -> Any:
+    def _run(
+        self,
+        sha: str,
+        text: str,
+        keys: Sequence[str | Words],
+        args: Sequence[Any],
+        meanwhile: Callable[[], None] | None,
+    ) -> Any:
         try:
-            return self._shortcut.evalsha(sha, keys, args)
+            return self._shortcut.evalsha(sha, keys, args, meanwhile=meanwhile)
         except NoScriptError:
             pass
         self.client.script_load(text)

@@ -84,8 +84,22 @@ class Shortcut:
         packed, count = _pack(command, self._encode)
         return self._ask(str(command[0]), b"*%d\r\n%b" % (count, packed))
 
-    def evalsha(self, sha: str, keys: Sequence[str | Words], args: Sequence[Word | Words]) -> Any:
+    def evalsha(
+        self,
+        sha: str,
+        keys: Sequence[str | Words],
+        args: Sequence[Word | Words],
+        *,
+        meanwhile: Callable[[], None] | None = None,
+    ) -> Any:
         """Run a script by its digest.
+
+        Args:
+            sha: The digest.
+            keys: Its keys.
+            args: Its arguments.
+            meanwhile: What the caller has to do anyway, and may do while the answer is on its way. It is called once,
+                or not at all where we do not wait for the answer ourselves.
 
         Raises:
             RedisError: What redis-py raises.
@@ -96,7 +110,8 @@ class Shortcut:
         packed_keys, count = _pack(keys, self._encode)
         packed, more = _pack(args, self._encode)
         head = b"*%d\r\n$7\r\nEVALSHA\r\n$40\r\n%b\r\n" % (3 + count + more, sha.encode())
-        return self._ask("EVALSHA", b"%b$%d\r\n%d\r\n%b%b" % (head, len(str(count)), count, packed_keys, packed))
+        packed = b"%b$%d\r\n%d\r\n%b%b" % (head, len(str(count)), count, packed_keys, packed)
+        return self._ask("EVALSHA", packed, meanwhile)
 
     def _is_open(self) -> bool:
         client = self.client
@@ -107,7 +122,7 @@ class Shortcut:
             and client.connection is None  # else one connection for all, behind a lock of its own
         )
 
-    def _ask(self, name: str, packed: bytes) -> Any:
+    def _ask(self, name: str, packed: bytes, meanwhile: Callable[[], None] | None = None) -> Any:
         kept = self._kept
         while kept:
             try:
@@ -118,6 +133,8 @@ class Shortcut:
                 continue  # it is the parent's
             try:
                 connection.send_packed_command((packed,))
+                if meanwhile is not None:
+                    meanwhile()
                 answer = connection.read_response()
             except ResponseError:
                 kept.append(connection)

@@ -94,10 +94,29 @@ def test_a_silent_server_is_asked_once(tcp_proxy):
 
 def test_words_that_are_packed_once_count_as_many_as_they_are(plain):
     sha = plain.script_load("return {#KEYS, #ARGV, KEYS[2], ARGV[3]}")
-    keys, args = ("a", Words("b", "c")), (Words("x", 7), b"y", 1.5)
-    assert Shortcut(plain).evalsha(sha, keys, args) == [3, 4, b"b", b"y"]
+    keys, args = ("{a}", Words("{a}b", "{a}c")), (Words("x", 7), b"y", 1.5)
+    assert Shortcut(plain).evalsha(sha, keys, args) == [3, 4, b"{a}b", b"y"]
     plain.execute_command = plain.execute_command  # the long way
-    assert Shortcut(plain).evalsha(sha, keys, args) == [3, 4, b"b", b"y"]
+    assert Shortcut(plain).evalsha(sha, keys, args) == [3, 4, b"{a}b", b"y"]
+
+
+def test_what_the_caller_does_meanwhile_is_done_before_the_answer_is_read(plain, monkeypatch):
+    shortcut, sha, done = Shortcut(plain), plain.script_load("return ARGV[1]"), []
+    # The pool's connection may have to be asked twice.
+    assert shortcut.evalsha(sha, [], ["a"], meanwhile=lambda: done.append("too early")) == b"a"
+    (connection,) = shortcut._kept
+    read = connection.read_response
+    monkeypatch.setattr(connection, "read_response", lambda: [done.append("read"), read()][1])
+    assert shortcut.evalsha(sha, [], ["b"], meanwhile=lambda: done.append("meanwhile")) == b"b"
+    assert done == ["meanwhile", "read"]
+
+    def fails():
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        shortcut.evalsha(sha, [], ["c"], meanwhile=fails)
+    assert not shortcut._kept
+    assert shortcut.evalsha(sha, [], ["d"]) == b"d"
 
 
 def test_an_answer_that_came_too_late_is_nobodys(plain, monkeypatch):

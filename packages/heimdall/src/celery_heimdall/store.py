@@ -19,7 +19,7 @@ from .errors import TooFewReplicas
 from .settings import HeimdallSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from celery import Celery
 
@@ -59,15 +59,17 @@ class Store:
         self.parking_words = Words(*self.parking)
         self.none = self.space.key("none")
 
-    def run_replicated(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        """Run a script whose effect must outlive a failover, if the user has asked for replicas.
+    def run_replicated(
+        self, name: str, keys: Sequence[str], args: Sequence[Any], meanwhile: Callable[[], None] | None = None
+    ) -> Any:
+        """Run a script whose effect must outlive a failover, if the user has asked for replicas; see `Scripts.run`.
 
         Raises:
             TooFewReplicas: It ran, but not enough replicas had it in time; give it back.
         """
         wanted = self.settings.min_replicas
         if not wanted:
-            return self.run(name, keys, args)
+            return self.run(name, keys, args, meanwhile=meanwhile)
         try:
             # Redis answers for what came over the same connection.
             with self.client.pipeline(transaction=False) as pipeline:

@@ -22,6 +22,7 @@ from .claims import Refusal
 from .errors import HeimdallError, LimitRefused
 from .headers import ERROR, FENCE, HOLDER, JOIN, KEY, REFUSED, TOKEN, without_delivery
 from .options import Options, check_names, check_signature, parse
+from .producers import EarlyProducer
 from .signals import task_deduplicated
 from .store import connect_for, store_of
 from .unique import acquire_lock, rate_limited_countdown, release_lock, unique_key_for_task
@@ -127,10 +128,11 @@ class HeimdallTask(GatedTask):
         """
         send = super().apply_async
         options["headers"] = headers = without_delivery(options.get("headers"))
+        early = EarlyProducer(self.app, producer)
 
         def publish(task_id: str | None) -> Any:
             result = send(
-                args, kwargs, task_id=task_id, producer=producer, link=link, link_error=link_error, shadow=shadow,
+                args, kwargs, task_id=task_id, producer=early.producer, link=link, link_error=link_error, shadow=shadow,
                 **options,
             )  # fmt: skip
             result.deduplicated = False  # type: ignore[attr-defined]  # ours, on Celery's object
@@ -148,30 +150,31 @@ class HeimdallTask(GatedTask):
         if attempt or wanted.until != "expiry":
             # A message that may not start yet keeps its key for as long as it waits on purpose.
             ttl += _delay(self.app, options)
-        try:
-            answer = outlast(options, lock.reserve, task_id, attempt, ttl)
-        except RedisError:
-            if lock.store.settings.on_redis_error == "raise":
-                raise
-            return publish(task_id)
-        if answer.holder is None or attempt:
-            return lock.around(task_id, answer, publish, attempt)
-        composed = chosen or "chain" in options or bool(link or link_error)
-        composed = composed or bool(options.get("group_id") or options.get("chord"))
-        task_deduplicated.send(sender=self, task_id=task_id, holder=answer.holder)
-        conflict = unique.conflict_of(self)
-        if conflict == "join" or (composed and (conflict != "raise" or _in_worker())):
-            headers[HOLDER] = answer.holder
-            result = publish(task_id)
-        elif conflict == "raise":
-            raise answer.error()
-        elif conflict == "ignore":
-            unique.revoke(self, task_id, answer.holder)
-            result = self.AsyncResult(task_id)
-        else:
-            result = self.AsyncResult(answer.holder)
-        result.deduplicated = True
-        return result
+        with early:
+            try:
+                answer = outlast(options, lock.reserve, task_id, attempt, ttl, early.take)
+            except RedisError:
+                if lock.store.settings.on_redis_error == "raise":
+                    raise
+                return publish(task_id)
+            if answer.holder is None or attempt:
+                return lock.around(task_id, answer, publish, attempt)
+            composed = chosen or "chain" in options or bool(link or link_error)
+            composed = composed or bool(options.get("group_id") or options.get("chord"))
+            task_deduplicated.send(sender=self, task_id=task_id, holder=answer.holder)
+            conflict = unique.conflict_of(self)
+            if conflict == "join" or (composed and (conflict != "raise" or _in_worker())):
+                headers[HOLDER] = answer.holder
+                result = publish(task_id)
+            elif conflict == "raise":
+                raise answer.error()
+            elif conflict == "ignore":
+                unique.revoke(self, task_id, answer.holder)
+                result = self.AsyncResult(task_id)
+            else:
+                result = self.AsyncResult(answer.holder)
+            result.deduplicated = True
+            return result
 
     def gates(self, consumer: Any) -> list[Gate]:
         """Heimdall's gate, behind those of other bases."""

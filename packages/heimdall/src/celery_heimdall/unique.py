@@ -81,11 +81,12 @@ class Lock:
         """The key of the lane of those who wait for it."""
         return self.store.lane(self.prefix, self.label)
 
-    def reserve(self, task_id: str, attempt: int, ttl: float) -> Answer:
-        """Take the key for a task that is about to be published: one round trip."""
+    def reserve(self, task_id: str, attempt: int, ttl: float, meanwhile: Callable[[], None] | None = None) -> Answer:
+        """Take the key for a task that is about to be published: one round trip, in which `meanwhile` may be done."""
         who = _who_asks(_ms(RESERVATION), self.task, self.extends)
         try:
-            answer = self.store.run_replicated("reserve", (self.key,), (task_id, attempt, _ms(ttl), self.label, who))
+            args = (task_id, attempt, _ms(ttl), self.label, who)
+            answer = self.store.run_replicated("reserve", (self.key,), args, meanwhile)
         except TooFewReplicas:
             # A reservation that cannot be given back ends by itself.
             with suppress(ToolkitError):

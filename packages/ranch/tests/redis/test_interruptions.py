@@ -14,6 +14,8 @@ PROGRAM = Path(__file__).with_name("operations.py")
 _program = runpy.run_path(str(PROGRAM))
 OPERATIONS, World = _program["OPERATIONS"], _program["World"]
 
+pytestmark = pytest.mark.not_on("cluster", reason="its victims know one server")
+
 
 @pytest.fixture(scope="module")
 def forge(redis_server):
