@@ -86,6 +86,10 @@ class Lane(Follower):
             delivery = Delivery.of(message)
             if not self._is_for_us(message) or (delivery is not None and IN_LANE in delivery.marks):
                 return strategy(message, payload, ack, reject, callbacks, **extra)
+            if getattr(message, "is_answered_at_once", False):
+                # Celery's own answers wait for the next turn of the event loop. By then the child may have begun
+                # another body, and a freeze in between would make this one run again, too.
+                ack, reject = message.ack_log_error, message.reject_log_error
             return self._arrive(delivery or Delivery(message, payload, ack, reject, callbacks, self.consumer))
 
         return in_lane

@@ -50,6 +50,8 @@ class TakenMessage(virtual.Message):
     """
 
     _state: str
+    #: Whether its answer may be sent in the very moment in which a body has ended, whatever the consumer does then.
+    is_answered_at_once: ClassVar[bool] = True
 
     def __init__(self, queues: RedisQueues, partition: int, number: int, fence: int, raw: Any, channel: Any) -> None:
         if raw.pop("redelivered", False):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ import pytest
 from celery import Celery
 
 from celery_chain_router import ChainRouter
+from celery_chain_router.lane import Lane
 from celery_chain_router.queues_redis import HELD_BACK, RedisQueues
 from celery_toolkit_core.errors import RedisUnavailable
 
@@ -94,6 +96,21 @@ def test_messages_come_in_order_and_are_kept_until_they_are_acknowledged(worker,
     assert one.queues.backlog() == ([0], [0])
     with pytest.raises(one.arrived[0].MessageStateError):
         one.arrived[0].ack()
+
+
+def test_they_are_acknowledged_at_once_and_not_when_celery_would(worker):
+    """A freeze after the child has begun the next body must not make the one before it run again."""
+    one, given = worker(), []
+    one.send(1)
+    one.take()
+    lane = Lane(one.router.partitions, one.fences.get, None, None, lambda: 1)
+    in_lane = lane.wrap_strategy(lambda message, payload, ack, *rest: given.append(ack))
+    lane.consumer = SimpleNamespace(strategies={"work": in_lane}, app=one.app, connection_errors=())
+    soon = []
+    in_lane(one.arrived[0], None, soon.append, soon.append, [])
+    given[0](logging.getLogger(), ())
+    assert one.queues.backlog() == ([0], [0])
+    assert soon == []
 
 
 def test_no_more_than_there_is_room_for(worker):

@@ -63,7 +63,7 @@ def published(task, value, **options):
     return seen
 
 
-@pytest.mark.not_on("cluster", reason="there the client waits, not we")
+@pytest.mark.not_on("cluster", "sentinel", reason="there the client waits, not we")
 def test_it_is_taken_before_celery_would_take_it_and_given_back(make_task, monkeypatch):
     task = make_task()
     monkeypatch.setattr(task.app, "producer_or_acquire", lambda producer: nullcontext(producer))

@@ -97,8 +97,8 @@ def cluster(program: str | Path | None = None) -> Iterator[Reached]:
 
 @contextmanager
 def sentinel(program: str | Path | None = None) -> Iterator[Reached]:
-    """Through one sentinel that knows where the master is."""
-    with LocalServer(program) as server, sentinels(server) as ports:
+    """Through one sentinel that knows where the master is, and has no other to take if that is slow for a while."""
+    with LocalServer(program) as server, sentinels(server, down_after=60) as ports:
         yield Reached(server, sentinel_url(ports))
 
 
