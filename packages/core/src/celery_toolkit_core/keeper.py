@@ -239,8 +239,10 @@ class Keeper:
     def _bring_forward(self, job: Job, delay: float) -> None:
         condition = self._guard()
         with condition:
-            job._due = min(job._due, time.monotonic() + delay)
-            condition.notify()
+            due = time.monotonic() + delay
+            if due < job._due:
+                job._due = due
+                condition.notify()
 
     def _remove(self, job: Job) -> None:
         with self._guard():

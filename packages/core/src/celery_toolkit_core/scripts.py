@@ -73,6 +73,26 @@ class Scripts:
         except DRIVER_ERRORS as error:
             raise explain(error, self.client) from error
 
+    def tell(self, name: str, keys: Sequence[str | Words], args: Sequence[Any], heard: Callable[[Any], None]) -> bool:
+        """Send one script to be run now, and read its answer later: with that to the next question, or in `hear`.
+
+        Args:
+            name: As in `run`, like the next two. It may have run already when it is sent again, so it is one that then
+                changes nothing.
+            keys: See there.
+            args: See there.
+            heard: Gets the answer, or redis-py's exception in its place, in any thread: then `run` it.
+
+        Returns:
+            Whether it was sent; if not, `run` it.
+        """
+        known = self._known.get(name)
+        return known is not None and self._shortcut.tell(known[0], keys, args, heard)
+
+    def hear(self) -> None:
+        """Read the answers that `tell` has left to be read."""
+        self._shortcut.hear()
+
     def _run(
         self,
         sha: str,

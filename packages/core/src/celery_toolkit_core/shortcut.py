@@ -9,6 +9,7 @@ redis-py's, as everywhere, and so is the pool; of its connections a few stay wit
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ import redis
 import redis.client
 from redis.connection import ConnectionPool
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,6 +38,11 @@ _EXECUTE = _pristine("execute_command")
 _WANTS_NAME = inspect.signature(ConnectionPool.get_connection).parameters["command_name"].default is inspect._empty
 _MAY_MOVE = hasattr(redis.connection.AbstractConnection, "should_reconnect")
 
+logger = logging.getLogger(__name__)
+
+#: Answers that one connection keeps unread.
+UNHEARD = 32
+
 #: One of so many connections that a pool may have stays with us between two calls.
 SHARE = 10
 
@@ -53,6 +59,62 @@ class Words:
     def __init__(self, *words: str | bytes | int) -> None:
         self.words = words
         self.packed, _ = _pack(words, bytes)
+
+
+class Line:
+    """A connection that stays with us between two calls, and the answers on it that nobody has read yet.
+
+    Args:
+        connection: The connection.
+
+    Attributes:
+        unheard: Who waits for these answers, in their order.
+    """
+
+    __slots__ = ("_heard", "connection", "unheard")
+
+    def __init__(self, connection: Any) -> None:
+        self.connection = connection
+        self.unheard: list[Callable[[Any], None]] = []
+        self._heard: list[tuple[Callable[[Any], None], Any]] = []
+
+    def send(self, packed: bytes) -> None:
+        """Send a command."""
+        # An unread answer would be taken for that to the PING of a health check.
+        self.connection.send_packed_command((packed,), check_health=not self.unheard)
+
+    def ask(self, packed: bytes, meanwhile: Callable[[], None] | None) -> Any:
+        """Send a command and read its answer, behind those that are still to be read."""
+        self.send(packed)
+        if meanwhile is not None:
+            meanwhile()
+        if self.unheard:
+            self.hear()
+        return self.connection.read_response()
+
+    def hear(self) -> None:
+        """Read the answers that nobody has read."""
+        while self.unheard:
+            try:
+                answer = self.connection.read_response()
+            except ResponseError as error:
+                answer = error
+            self._heard.append((self.unheard.pop(0), answer))
+
+    def fail(self, error: BaseException | None) -> None:
+        """Nobody will read them."""
+        lost = error if isinstance(error, RedisError) else RedisConnectionError("its connection was dropped")
+        self._heard += [(heard, lost) for heard in self.unheard]
+        self.unheard.clear()
+
+    def pass_on(self) -> None:
+        """Give what was read to who waits for it; when the connection is back with the others, for they may ask."""
+        while self._heard:
+            heard, answer = self._heard.pop(0)
+            try:
+                heard(answer)
+            except Exception:
+                logger.exception("An answer of Redis was lost on %r", heard)
 
 
 class Shortcut:
@@ -107,11 +169,72 @@ class Shortcut:
         if not self._is_open():
             keys = flat(keys)
             return self.client.execute_command("EVALSHA", sha, len(keys), *keys, *flat(args))
+        return self._ask("EVALSHA", self._evalsha(sha, keys, args), meanwhile)
+
+    def tell(
+        self, sha: str, keys: Sequence[str | Words], args: Sequence[Word | Words], heard: Callable[[Any], None]
+    ) -> bool:
+        """Send a script to be run now, and read its answer with that to the next question or in `hear`.
+
+        Args:
+            sha: The script's digest.
+            keys: Its keys.
+            args: Its arguments.
+            heard: Gets the answer, or the exception that stands in its place; in any thread. After another one than a
+                `ResponseError` it is not known whether the script has run.
+
+        Returns:
+            Whether it was sent; not where we do not read the answers ourselves, or no connection is at hand.
+        """
+        kept = self._kept
+        if not kept or not self._is_open():
+            return False
+        try:
+            line = kept.pop()
+        except IndexError:  # another thread was quicker
+            return False
+        if line.connection.pid != _process[0]:
+            return False  # it is the parent's
+        if len(line.unheard) >= UNHEARD:
+            kept.append(line)
+            return False
+        try:
+            line.send(self._evalsha(sha, keys, args))
+        except RedisConnectionError as error:
+            self._drop(line, error)
+            return False
+        except BaseException as error:
+            self._drop(line, error)
+            raise
+        line.unheard.append(heard)
+        kept.append(line)
+        return True
+
+    def hear(self) -> None:
+        """Read what `tell` has left to be read; it waits for the server as any question does."""
+        kept = self._kept or []
+        for line in tuple(kept):
+            if not line.unheard or line.connection.pid != _process[0]:
+                continue
+            try:
+                kept.remove(line)
+            except ValueError:  # another thread has it, and reads them
+                continue
+            try:
+                line.hear()
+            except BaseException as error:
+                self._drop(line, error)
+                if not isinstance(error, RedisError):
+                    raise
+            else:
+                kept.append(line)
+                line.pass_on()
+
+    def _evalsha(self, sha: str, keys: Sequence[str | Words], args: Sequence[Word | Words]) -> bytes:
         packed_keys, count = _pack(keys, self._encode)
         packed, more = _pack(args, self._encode)
         head = b"*%d\r\n$7\r\nEVALSHA\r\n$40\r\n%b\r\n" % (3 + count + more, sha.encode())
-        packed = b"%b$%d\r\n%d\r\n%b%b" % (head, len(str(count)), count, packed_keys, packed)
-        return self._ask("EVALSHA", packed, meanwhile)
+        return b"%b$%d\r\n%d\r\n%b%b" % (head, len(str(count)), count, packed_keys, packed)
 
     def _is_open(self) -> bool:
         client = self.client
@@ -126,37 +249,41 @@ class Shortcut:
         kept = self._kept
         while kept:
             try:
-                connection = kept.pop()
+                line = kept.pop()
             except IndexError:  # another thread was quicker
                 break
+            connection = line.connection
             if connection.pid != _process[0]:
                 continue  # it is the parent's
             try:
-                connection.send_packed_command((packed,))
-                if meanwhile is not None:
-                    meanwhile()
-                answer = connection.read_response()
+                answer = line.ask(packed, meanwhile)
             except ResponseError:
-                kept.append(connection)
+                kept.append(line)
                 raise
-            except RedisConnectionError:
+            except RedisConnectionError as error:
                 # Most likely the server closed it while it was idle.
-                self._give_back(connection)
+                self._drop(line, error)
                 break
-            except BaseException:
-                self._give_back(connection)
+            except BaseException as error:
+                self._drop(line, error)
                 raise
-            if _MAY_MOVE and connection.should_reconnect():
-                self._give_back(connection)  # the server asks us to go elsewhere
             else:
-                kept.append(connection)
-            return answer
+                if _MAY_MOVE and connection.should_reconnect():
+                    self._drop(line)  # the server asks us to go elsewhere
+                else:
+                    kept.append(line)
+                return answer
+            finally:
+                line.pass_on()
         return self._ask_of_pool(name, packed)
 
-    def _give_back(self, connection: Any) -> None:
+    def _drop(self, line: Line, error: BaseException | None = None) -> None:
         # An answer may still come, and must not be taken for that to a later question.
-        connection.disconnect()
-        self.client.connection_pool.release(connection)
+        line.connection.disconnect()
+        self.client.connection_pool.release(line.connection)
+        if line.unheard:
+            line.fail(error)
+        line.pass_on()
 
     def _ask_of_pool(self, name: str, packed: bytes) -> Any:
         pool, kept = self.client.connection_pool, self._kept
@@ -173,7 +300,7 @@ class Shortcut:
             return answer
         finally:
             if answered and kept is not None and len(kept) < pool.max_connections // SHARE:
-                kept.append(connection)
+                kept.append(Line(connection))
             else:
                 pool.release(connection)
 
@@ -183,11 +310,11 @@ def flat(words: Sequence[Word | Words]) -> list[Any]:
     return [word for each in words for word in (each.words if isinstance(each, Words) else (each,))]
 
 
-def _kept(pool: Any) -> list[Any] | None:
+def _kept(pool: Any) -> list[Line] | None:
     """The connections of a pool that stay with us; none where the pool wants to see them after each call."""
     if type(pool) is not ConnectionPool or pool.connection_kwargs.get("credential_provider") is not None:
         return None
-    kept: list[Any] = pool.__dict__.setdefault("_celery_toolkit_kept", [])
+    kept: list[Line] = pool.__dict__.setdefault("_celery_toolkit_kept", [])
     return kept
 
 

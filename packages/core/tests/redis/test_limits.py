@@ -76,11 +76,11 @@ def test_a_limit_is_decided_in_the_same_number_of_commands_however_many_keys_the
 
 
 def test_a_limit_frees_itself_with_the_servers_own_clock(redis_client: redis.Redis, keys: Any) -> None:
-    limiter, demand = Limiter(redis_client, keys), RateLimit("1/200ms", name="short").demand()
+    limiter, demand = Limiter(redis_client, keys), RateLimit("1/1s", name="short").demand()
     assert limiter.take([demand], token="a")
     assert eventually(lambda: limiter.take([demand], token="b")).granted
     key = demand.keys(keys)[0]
-    assert 0 < redis_client.pttl(key) <= 202
+    assert 0 < redis_client.pttl(key) <= 1002
     eventually(lambda: not redis_client.exists(key), message="an idle log goes away")
 
 

@@ -6,11 +6,12 @@ import os
 
 import pytest
 import redis
-from redis.exceptions import DataError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import DataError, NoScriptError
 
 from celery_toolkit_core.connection import connect
-from celery_toolkit_core.shortcut import Shortcut, Words
-from celery_toolkit_testkit import eventually
+from celery_toolkit_core.shortcut import UNHEARD, Shortcut, Words
+from celery_toolkit_testkit import TcpProxy, eventually
 
 ARGUMENTS = ["ä", b"\xff\x00", "", 7, -1.5, 10**20, "x" * 100_000]
 
@@ -104,7 +105,7 @@ def test_what_the_caller_does_meanwhile_is_done_before_the_answer_is_read(plain,
     shortcut, sha, done = Shortcut(plain), plain.script_load("return ARGV[1]"), []
     # The pool's connection may have to be asked twice.
     assert shortcut.evalsha(sha, [], ["a"], meanwhile=lambda: done.append("too early")) == b"a"
-    (connection,) = shortcut._kept
+    connection = shortcut._kept[0].connection
     read = connection.read_response
     monkeypatch.setattr(connection, "read_response", lambda: [done.append("read"), read()][1])
     assert shortcut.evalsha(sha, [], ["b"], meanwhile=lambda: done.append("meanwhile")) == b"b"
@@ -123,7 +124,7 @@ def test_an_answer_that_came_too_late_is_nobodys(plain, monkeypatch):
     """A time limit's signal may come between the question and the answer."""
     shortcut = Shortcut(plain)
     assert shortcut.call("ECHO", "a") == b"a"
-    (connection,) = shortcut._kept
+    connection = shortcut._kept[0].connection
 
     def interrupted():
         raise KeyboardInterrupt
@@ -134,6 +135,102 @@ def test_an_answer_that_came_too_late_is_nobodys(plain, monkeypatch):
             shortcut.call("ECHO", "b")
     assert not shortcut._kept
     assert shortcut.call("ECHO", "c") == b"c"
+
+
+@pytest.fixture
+def told(plain):
+    """A shortcut with a connection at hand, a script that answers what it is told, and those answers."""
+    shortcut, sha, answers = (
+        Shortcut(plain),
+        plain.script_load("redis.call('SET', KEYS[1], ARGV[1]) return ARGV[1]"),
+        [],
+    )
+    shortcut.call("ECHO", "x")
+    return shortcut, lambda word: shortcut.tell(sha, ["told"], [word], answers.append), answers
+
+
+def test_what_is_told_is_done_at_once_and_heard_with_the_next_answer(plain, told):
+    shortcut, tell, answers = told
+    assert tell("a")
+    assert tell("b")
+    assert eventually(lambda: plain.get("told") == b"b")
+    assert answers == []
+    assert shortcut.call("ECHO", "c") == b"c"
+    assert answers == [b"a", b"b"]
+    assert tell("d")
+    shortcut.hear()
+    assert answers == [b"a", b"b", b"d"]
+
+
+def test_a_question_behind_what_was_told_is_no_second_round_trip(redis_server, redis_url):
+    with TcpProxy(redis_server.url) as proxy, redis.Redis.from_url(proxy.url) as client:
+        shortcut, sha = Shortcut(client), client.script_load("return ARGV[1]")
+        shortcut.call("ECHO", "x")
+        proxy.latency, before = 0.05, proxy.round_trips
+        answers = []
+        assert shortcut.tell(sha, [], ["a"], answers.append)
+        assert shortcut.evalsha(sha, [], ["b"]) == b"b"
+        assert proxy.round_trips == before + 1
+        assert answers == [b"a"]
+
+
+def test_an_error_is_an_answer(plain, told):
+    shortcut, tell, answers = told
+    plain.script_flush()
+    assert tell("a")
+    assert shortcut.call("ECHO", "c") == b"c"
+    assert [type(answer) for answer in answers] == [NoScriptError]
+
+
+@pytest.mark.parametrize("who", ["the next question", "hear"])
+def test_whoever_told_hears_that_the_connection_is_lost(redis_server, redis_url, who):
+    with TcpProxy(redis_server.url) as proxy, redis.Redis.from_url(proxy.url) as client:
+        shortcut, sha, answers = Shortcut(client), client.script_load("return ARGV[1]"), []
+        shortcut.call("ECHO", "x")
+        with proxy.silent():
+            assert shortcut.tell(sha, [], ["a"], answers.append)
+            assert shortcut.tell(sha, [], ["b"], answers.append)
+            proxy.cut()
+        if who == "hear":
+            shortcut.hear()
+            assert not shortcut._kept
+        else:
+            assert shortcut.call("ECHO", "c") == b"c"
+        assert len(answers) == 2
+        assert all(isinstance(answer, RedisConnectionError) for answer in answers)
+
+
+def test_a_health_check_is_no_answer(redis_server, redis_url, monkeypatch):
+    with redis.Redis.from_url(redis_server.url, health_check_interval=1) as client:
+        shortcut, sha, answers = Shortcut(client), client.script_load("return ARGV[1]"), []
+        shortcut.call("ECHO", "x")
+        assert shortcut.tell(sha, [], ["a"], answers.append)
+        shortcut._kept[0].connection.next_health_check = 0
+        assert shortcut.call("ECHO", "b") == b"b"
+        assert answers == [b"a"]
+
+
+def test_more_is_not_told_than_is_heard_in_one_go(told):
+    shortcut, tell, answers = told
+    assert all(tell(number) for number in range(UNHEARD))
+    assert not tell("too much")
+    shortcut.hear()
+    assert len(answers) == UNHEARD
+
+
+def test_who_fails_to_hear_is_nobody_elses_trouble(told):
+    shortcut, tell, answers = told
+    shortcut.tell("0" * 40, [], [], lambda answer: 1 / 0)
+    assert tell("a")
+    assert shortcut.call("ECHO", "b") == b"b"
+    assert answers == [b"a"]
+
+
+def test_nothing_is_told_the_long_way(plain, told):
+    _, tell, answers = told
+    plain.execute_command = plain.execute_command
+    assert not tell("a")
+    assert not Shortcut(plain.pipeline()).tell("0" * 40, [], [], answers.append)
 
 
 def test_a_fork_does_not_share_the_connection_that_is_kept(plain):

@@ -22,6 +22,8 @@ from .options import Concurrency, Strategy
 from .unique import Lock, demands_of, lane_of, lock_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from celery_toolkit_core.celery.outcomes import Outcome
     from celery_toolkit_core.keys import KeySpace
 
@@ -148,9 +150,15 @@ class Claim:
 
     def finish(self, outcome: Outcome, *, comes_back: bool) -> bool:
         """Give everything back; True when somebody who waits may go on now."""
+        return bool(self.store.run("finish", self._keys(), self._ending(outcome, comes_back)))
+
+    def finish_unheard(self, outcome: Outcome, *, comes_back: bool, heard: Callable[[Any], None]) -> bool:
+        """Likewise, but the answer is read later; see `Scripts.tell`."""
+        return self.store.tell("finish", self._keys(), self._ending(outcome, comes_back), heard)
+
+    def _ending(self, outcome: Outcome, comes_back: bool) -> tuple[Any, ...]:
         until = "finish" if self.until == "expiry" and outcome in _WITHOUT_EFFECT else self.until
-        args = (self.task_id, self.token, self.attempt, outcome, int(comes_back), until, self.limits.args)
-        return bool(self.store.run("finish", self._keys(), args))
+        return self.task_id, self.token, self.attempt, outcome, int(comes_back), until, self.limits.args
 
     def _keys(self) -> tuple[Any, ...]:
         limits = self.limits

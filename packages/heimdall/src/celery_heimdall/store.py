@@ -52,7 +52,8 @@ class Store:
                 "set min-replicas-to-write on the cluster's nodes instead",
             )
         self.space = KeySpace(settings.namespace)
-        self.run = Scripts(client, "celery_heimdall").run
+        scripts = Scripts(client, "celery_heimdall")
+        self.run, self.tell, self.hear = scripts.run, scripts.tell, scripts.hear
         #: The keys that every script about waiting tasks begins with, in the order of parking.lua.
         self.parking = [self.space.key(kind) for kind in ("items", "bodies", "due", "held", "order", "specs")]
         #: The same for scripts, and what stands for the key of a lane or a lock where there is none.

@@ -11,6 +11,7 @@ from celery_toolkit_core.errors import ToolkitError
 from celery_toolkit_core.log import event
 
 from . import telling, waking
+from .listening import listener
 from .signals import lock_lost, task_released
 from .starting import NotBegun
 
@@ -100,12 +101,32 @@ class Visit(Follower):
 
     def _give_back(self, outcome: Outcome, *, comes_back: bool) -> None:
         _visits.pop(self.claim.token, None)
+
+        def heard(answer: Any) -> None:
+            if isinstance(answer, Exception):
+                # Whether it was done is not known; once more changes nothing.
+                self._finish(outcome, comes_back=comes_back)
+            else:
+                self._given_back(outcome, look=bool(answer))
+
+        # Who waits for a place of a limit is woken by the answer, and shall not wait for that.
+        if self.claim.limits_lane or not listener.is_there:
+            self._finish(outcome, comes_back=comes_back)
+        elif self.claim.finish_unheard(outcome, comes_back=comes_back, heard=heard):
+            listener.listen()
+        else:
+            self._finish(outcome, comes_back=comes_back)
+
+    def _finish(self, outcome: Outcome, *, comes_back: bool) -> None:
         try:
             look = self.claim.finish(outcome, comes_back=comes_back)
         except ToolkitError as error:
             # The leases end by themselves; the next of this key waits that long.
             event(logger, logging.WARNING, "release_failed", task_id=self.claim.task_id, error=str(error))
-            return
+        else:
+            self._given_back(outcome, look=look)
+
+    def _given_back(self, outcome: Outcome, *, look: bool) -> None:
         if look:
             waking.waker(self.app).notice(0.0)
         task_released.send(sender=self.claim.task, task_id=self.claim.task_id, outcome=outcome)

@@ -14,6 +14,7 @@ from celery_toolkit_core.errors import InvalidParameter
 from celery_toolkit_core.log import event
 
 from . import visits, waking
+from .listening import listener
 from .options import is_option
 from .store import all_stores, settings_of, stores
 
@@ -54,10 +55,12 @@ class HeimdallStep(worker.WorkerStep):
             where = {"redis": server_name(store.client), "namespace": settings_of(app).namespace}
             event(logger, logging.INFO, "heimdall_ready", **where)
         self.keeper.every(settings_of(app).lease / 3, lambda: _renew(app))
+        listener.start(app, self.keeper)
         waking.waker(app).start()
 
     def finish(self, consumer: Any) -> None:
-        """Leave the waking to other workers."""
+        """Hear what became of what was given back, and leave the waking to other workers."""
+        listener.stop(consumer.app)
         waking.waker(consumer.app).stop()
 
 

@@ -112,6 +112,7 @@ def redis_url(_reached: Reached) -> str:
     if _reached.server.pid != _served.get(_reached.server.port):
         # kombu's connections are shared by all applications of a process; those to a server that has ended are broken.
         pools.reset()
+        _reached.settle()
         _served[_reached.server.port] = _reached.server.pid
     client = connect(_reached.url, timeout=10.0)
     client.flushall()

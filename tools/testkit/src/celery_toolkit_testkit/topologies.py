@@ -41,6 +41,12 @@ class Reached:
     url: str
     others: Sequence[LocalServer] = ()
 
+    def settle(self) -> None:
+        """Wait until the nodes of a cluster agree that it is one; a node that comes back takes some seconds."""
+        for server in (self.server, *self.others) if self.others else ():
+            with redis.Redis(port=server.port) as client:
+                eventually(lambda: client.execute_command("CLUSTER INFO")["cluster_state"] == "ok")
+
     def kill(self) -> None:
         """End it, all of its nodes, as ``kill -9`` does."""
         for server in (self.server, *self.others):
@@ -87,12 +93,15 @@ def cluster(program: str | Path | None = None) -> Iterator[Reached]:
     with ExitStack() as stack:
         config = {"cluster-enabled": "yes"}
         nodes = [stack.enter_context(LocalServer(program, config=config)) for _ in range(3)]
-        clients = [stack.enter_context(redis.Redis(port=node.port)) for node in nodes]
-        for number, client in enumerate(clients):
+        for number, node in enumerate(nodes):
+            client = stack.enter_context(redis.Redis(port=node.port))
             client.execute_command("CLUSTER", "ADDSLOTS", *range(number, SLOTS, len(nodes)))
+            # Two of the same epoch quarrel about it a moment after they have met.
+            client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
             client.execute_command("CLUSTER", "MEET", "127.0.0.1", nodes[0].port)
-        eventually(lambda: all(client.execute_command("CLUSTER INFO")["cluster_state"] == "ok" for client in clients))
-        yield Reached(nodes[0], f"redis+cluster://127.0.0.1:{nodes[0].port}", nodes[1:])
+        reached = Reached(nodes[0], f"redis+cluster://127.0.0.1:{nodes[0].port}", nodes[1:])
+        reached.settle()
+        yield reached
 
 
 @contextmanager
