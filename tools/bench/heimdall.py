@@ -168,8 +168,8 @@ def _deciding(url: str) -> Table:
     table = Table(
         "heimdall: the scripts of the worker",
         ["script", "round trips", "target", "x PING", "target"],
-        "Of a connection over the loopback; round trips are counted over a line of 2 ms each way. A worker does not wait "
-        "for the answer to what it gives back: that comes with the answer to its next question.",
+        "Of a connection over the loopback; round trips are counted over a line of 2 ms each way. A worker does not "
+        "wait for the answer to what it gives back: that comes with the answer to its next question.",
     )
 
     def claim(task: Any, number: int) -> Claim:
