@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     Word = str | bytes | float
+    Answers = list[tuple[Callable[[Any], None], Any]]
 
 
 def _pristine(name: str) -> Any:
@@ -71,50 +72,48 @@ class Line:
         unheard: Who waits for these answers, in their order.
     """
 
-    __slots__ = ("_heard", "connection", "unheard")
+    __slots__ = ("connection", "unheard")
 
     def __init__(self, connection: Any) -> None:
         self.connection = connection
         self.unheard: list[Callable[[Any], None]] = []
-        self._heard: list[tuple[Callable[[Any], None], Any]] = []
 
     def send(self, packed: bytes) -> None:
         """Send a command."""
-        # An unread answer would be taken for that to the PING of a health check.
+        if self.unheard:
+            # An unread answer would be taken for that to the PING of a health check.
+            self._check()
         self.connection.send_packed_command((packed,), check_health=not self.unheard)
 
-    def ask(self, packed: bytes, meanwhile: Callable[[], None] | None) -> Any:
-        """Send a command and read its answer, behind those that are still to be read."""
+    def ask(self, packed: bytes, meanwhile: Callable[[], None] | None, answers: Answers) -> Any:
+        """Send a command and read its answer, behind those that are still to be read: they are added to `answers`."""
         self.send(packed)
         if meanwhile is not None:
             meanwhile()
         if self.unheard:
-            self.hear()
+            self.hear(answers)
         return self.connection.read_response()
 
-    def hear(self) -> None:
-        """Read the answers that nobody has read."""
+    def hear(self, answers: Answers) -> None:
+        """Read the answers that nobody has read, into `answers`."""
+        self._check()
         while self.unheard:
             try:
                 answer = self.connection.read_response()
             except ResponseError as error:
                 answer = error
-            self._heard.append((self.unheard.pop(0), answer))
+            answers.append((self.unheard.pop(0), answer))
 
-    def fail(self, error: BaseException | None) -> None:
-        """Nobody will read them."""
+    def _check(self) -> None:
+        # Who closes a client closes this connection, too; redis-py would open it anew, and the answers are gone.
+        if self.connection._sock is None:
+            raise RedisConnectionError("the connection was closed before its answers were read")
+
+    def fail(self, error: BaseException | None, answers: Answers) -> None:
+        """Nobody will read them: the error stands in their place."""
         lost = error if isinstance(error, RedisError) else RedisConnectionError("its connection was dropped")
-        self._heard += [(heard, lost) for heard in self.unheard]
+        answers += [(heard, lost) for heard in self.unheard]
         self.unheard.clear()
-
-    def pass_on(self) -> None:
-        """Give what was read to who waits for it; when the connection is back with the others, for they may ask."""
-        while self._heard:
-            heard, answer = self._heard.pop(0)
-            try:
-                heard(answer)
-            except Exception:
-                logger.exception("An answer of Redis was lost on %r", heard)
 
 
 class Shortcut:
@@ -200,11 +199,12 @@ class Shortcut:
             return False
         try:
             line.send(self._evalsha(sha, keys, args))
-        except RedisConnectionError as error:
-            self._drop(line, error)
-            return False
         except BaseException as error:
-            self._drop(line, error)
+            answers: Answers = []
+            self._drop(line, error, answers)
+            _pass_on(answers)
+            if isinstance(error, RedisConnectionError):
+                return False
             raise
         line.unheard.append(heard)
         kept.append(line)
@@ -220,15 +220,17 @@ class Shortcut:
                 kept.remove(line)
             except ValueError:  # another thread has it, and reads them
                 continue
+            answers: Answers = []
             try:
-                line.hear()
+                line.hear(answers)
             except BaseException as error:
-                self._drop(line, error)
+                self._drop(line, error, answers)
                 if not isinstance(error, RedisError):
                     raise
             else:
                 kept.append(line)
-                line.pass_on()
+            finally:
+                _pass_on(answers)
 
     def _evalsha(self, sha: str, keys: Sequence[str | Words], args: Sequence[Word | Words]) -> bytes:
         packed_keys, count = _pack(keys, self._encode)
@@ -255,35 +257,35 @@ class Shortcut:
             connection = line.connection
             if connection.pid != _process[0]:
                 continue  # it is the parent's
+            answers: Answers = []
             try:
-                answer = line.ask(packed, meanwhile)
+                answer = line.ask(packed, meanwhile, answers)
             except ResponseError:
                 kept.append(line)
                 raise
             except RedisConnectionError as error:
                 # Most likely the server closed it while it was idle.
-                self._drop(line, error)
+                self._drop(line, error, answers)
                 break
             except BaseException as error:
-                self._drop(line, error)
+                self._drop(line, error, answers)
                 raise
             else:
                 if _MAY_MOVE and connection.should_reconnect():
-                    self._drop(line)  # the server asks us to go elsewhere
+                    self._drop(line, None, answers)  # the server asks us to go elsewhere
                 else:
                     kept.append(line)
                 return answer
             finally:
-                line.pass_on()
+                if answers:
+                    _pass_on(answers)
         return self._ask_of_pool(name, packed)
 
-    def _drop(self, line: Line, error: BaseException | None = None) -> None:
+    def _drop(self, line: Line, error: BaseException | None, answers: Answers) -> None:
         # An answer may still come, and must not be taken for that to a later question.
         line.connection.disconnect()
         self.client.connection_pool.release(line.connection)
-        if line.unheard:
-            line.fail(error)
-        line.pass_on()
+        line.fail(error, answers)
 
     def _ask_of_pool(self, name: str, packed: bytes) -> Any:
         pool, kept = self.client.connection_pool, self._kept
@@ -303,6 +305,15 @@ class Shortcut:
                 kept.append(Line(connection))
             else:
                 pool.release(connection)
+
+
+def _pass_on(answers: Answers) -> None:
+    """Give answers to those who wait for them; when the connection is back with the others, for they may ask again."""
+    for heard, answer in answers:
+        try:
+            heard(answer)
+        except Exception:
+            logger.exception("An answer of Redis was lost on %r", heard)
 
 
 def flat(words: Sequence[Word | Words]) -> list[Any]:

@@ -200,6 +200,22 @@ def test_whoever_told_hears_that_the_connection_is_lost(redis_server, redis_url,
         assert all(isinstance(answer, RedisConnectionError) for answer in answers)
 
 
+@pytest.mark.parametrize("who", ["the next question", "hear", "the next word"])
+def test_whoever_told_hears_that_the_client_was_closed(plain, told, who):
+    """It opens its connections again when it is used again."""
+    shortcut, tell, answers = told
+    assert tell("a")
+    plain.close()
+    if who == "hear":
+        shortcut.hear()
+    elif who == "the next word":
+        assert not tell("b")
+    else:
+        assert shortcut.call("ECHO", "b") == b"b"
+    assert [type(answer) for answer in answers] == [RedisConnectionError]
+    assert shortcut.call("ECHO", "c") == b"c"
+
+
 def test_a_health_check_is_no_answer(redis_server, redis_url, monkeypatch):
     with redis.Redis.from_url(redis_server.url, health_check_interval=1) as client:
         shortcut, sha, answers = Shortcut(client), client.script_load("return ARGV[1]"), []
