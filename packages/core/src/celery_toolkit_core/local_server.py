@@ -204,6 +204,7 @@ class LocalServer:
         end = time.monotonic() + self.deadline
         while "eady to accept connections" not in (log_text := self.log()):
             if process.poll() is not None:
+                log_text = self.log()  # once more: it may have said why after the look above
                 if "ddress already in use" in log_text:
                     raise _PortTaken
                 self._fail("ended at once", log_text)

@@ -7,7 +7,7 @@ from celery import chain, chord
 from celery.exceptions import TaskRevokedError
 
 from celery_heimdall import HeimdallError
-from celery_toolkit_testkit import eventually
+from celery_toolkit_testkit import TcpProxy, eventually
 
 
 def test_unique_and_limited_tasks_work_over_rabbitmq(
@@ -46,21 +46,22 @@ def test_what_rabbitmq_delivers_again_after_a_kill_runs_when_the_lease_has_ended
 
 
 def test_what_rabbitmq_delivers_again_after_a_broken_connection_does_not_run_beside_itself(
-    celery_app_module, celery_worker_process, event_log, rabbitmq_server, rabbitmq_url, monkeypatch
+    celery_app_module, celery_worker_process, event_log, rabbitmq_url, monkeypatch
 ):
     """The body goes on, and what it has not acknowledged comes at once, to either worker."""
-    monkeypatch.setenv("CELERY_BROKER_URL", rabbitmq_url)
-    app = celery_app_module("guarded")
-    workers = [celery_worker_process("guarded", wait=False) for _ in range(2)]
-    for worker in workers:
-        worker.wait_ready()
-    first = app.unique_late.delay("a", seconds=8.0)
-    event_log.wait_for(1, what="begin")
-    rabbitmq_server.control("close_all_connections", "--vhost", rabbitmq_url.rpartition("/")[2], "by a test")
-    eventually(lambda: any("task_parked" in worker.log() for worker in workers))
-    assert first.get(timeout=60)
-    eventually(lambda: any("copy_dropped" in worker.log() for worker in workers))
-    assert [event["what"] for event in event_log.events()] == ["begin", "end"]
+    with TcpProxy(rabbitmq_url) as proxy:
+        monkeypatch.setenv("CELERY_BROKER_URL", proxy.url)
+        app = celery_app_module("guarded")
+        workers = [celery_worker_process("guarded", wait=False) for _ in range(2)]
+        for worker in workers:
+            worker.wait_ready()
+        first = app.unique_late.delay("a", seconds=8.0)
+        event_log.wait_for(1, what="begin")
+        proxy.cut()
+        eventually(lambda: any("task_parked" in worker.log() for worker in workers))
+        assert first.get(timeout=60)
+        eventually(lambda: any("copy_dropped" in worker.log() for worker in workers))
+        assert [event["what"] for event in event_log.events()] == ["begin", "end"]
 
 
 def test_duplicates_in_a_chord_are_joined_over_rabbitmq(
