@@ -20,7 +20,7 @@ task_woken = Signal(name="task_woken", providing_args=["task_id"])
 #: Sender: the task. Arguments: ``task_id``, ``limit``.
 task_dropped = Signal(name="task_dropped", providing_args=["task_id", "limit"])
 
-#: A task ended, or left the worker, and everything it held was given back.
+#: A task ended, or left the worker, and everything it held was given back; told by the thread that hears of it.
 #: Sender: the task. Arguments: ``task_id``, ``outcome``.
 task_released = Signal(name="task_released", providing_args=["task_id", "outcome"])
 
