@@ -33,7 +33,7 @@ class Sharing:
     """
 
     def __init__(self, connect: Callable[[], Membership], adopt: Callable[[View], None]) -> None:
-        self.view = View()
+        self.view = self._adopted = View()
         self._connect = connect
         self._membership: Membership | None = None
         self._adopt = adopt
@@ -81,4 +81,8 @@ class Sharing:
         # Never backwards: a slow thread may come late, and a server that has lost its data is rebuilt by the workers.
         if view.epoch > self.view.epoch:
             self.view = view
+        if self._adopted is not self.view:
+            # Also when another thread is about to: whoever returns from here goes by this view.
+            view = self.view
             self._adopt(view)
+            self._adopted = view

@@ -175,13 +175,13 @@ def test_beat_sends_to_the_owner_of_today(ring_app, start, event_log, request, t
         end_bound(beat)
 
 
-def test_after_a_reconnect_a_worker_consumes_its_own_queue_and_no_others(ring_app, start, event_log, redis_client):
+def test_after_a_reconnect_a_worker_consumes_its_own_queue_and_no_others(ring_app, start, event_log, cut_connections):
     """Celery 5.5 takes up every queue it has heard of meanwhile, and by routing a worker hears of the others'."""
     one, _ = start("a", "b")
     follow(ring_app, "a", "b")
     chain(*[ring_app.work.si(number, KEYS[number]) for number in range(10)]).delay()
     event_log.wait_for(10, kind="done")
-    redis_client.client_kill_filter(_type="normal", skipme=True)
+    cut_connections()
     one.wait_for_log("Connected to", count=2)
     inspect = ring_app.app.control.inspect(destination=["a@test"], timeout=2)
 

@@ -242,7 +242,7 @@ def test_a_message_that_was_kept_keeps_everything_on_rabbitmq(
 
 
 def test_what_a_broken_connection_dropped_is_told_as_requeued(
-    tasks: Any, redis_client: Any, celery_worker_process: Start, event_log: EventLog
+    tasks: Any, cut_connections: Any, celery_worker_process: Start, event_log: EventLog
 ) -> None:
     worker = celery_worker_process("outcomes", concurrency=1)
     tasks.succeed.apply_async((8,), task_id="runs")
@@ -250,7 +250,7 @@ def test_what_a_broken_connection_dropped_is_told_as_requeued(
     tasks.succeed.apply_async(task_id="waits for a place")
     tasks.succeed.apply_async(task_id="waits for its time", countdown=3600)
     worker.wait_for_log("received", count=3)
-    redis_client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    cut_connections()
     event_log.wait_for(2, told="ended", outcome="requeued")
     assert {event["id"] for event in event_log.events(outcome="requeued")} == {
         "waits for a place",
@@ -261,11 +261,11 @@ def test_what_a_broken_connection_dropped_is_told_as_requeued(
 
 
 def test_a_body_cancelled_for_a_broken_connection_is_told_as_requeued(
-    tasks: Any, redis_client: Any, celery_worker_process: Start, event_log: EventLog
+    tasks: Any, cut_connections: Any, celery_worker_process: Start, event_log: EventLog
 ) -> None:
     worker = celery_worker_process("outcomes", env={"ACKS_LATE": "1", "CANCEL_ON_CONNECTION_LOSS": "1"})
     tasks.succeed.apply_async((600,), task_id="cancelled")
     event_log.wait_for(1, told="accepted", id="cancelled")
-    redis_client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    cut_connections()
     worker.wait_for_log("Connection to broker lost")
     eventually(lambda: outcomes(event_log, "cancelled") == ["requeued"], 60)

@@ -57,6 +57,7 @@ def test_a_broker_reconnect_makes_no_second_thread_and_loses_no_lease(
     keeping: Any,
     leases: Leases,
     redis_client: redis.Redis,
+    cut_connections: Any,
     celery_worker_process: Start,
     event_log: EventLog,
     pool: str,
@@ -68,7 +69,7 @@ def test_a_broker_reconnect_makes_no_second_thread_and_loses_no_lease(
         # Cut while it waits for messages: redis-py mends an idle connection in silence.
         eventually(lambda: any(each["cmd"] == "brpop" for each in redis_client.client_list()))
         # Every connection of everybody but this one: the broker's and the keeper's alike.
-        assert redis_client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        assert cut_connections()
         worker.wait_for_log("Connection to broker lost", count=cut)
         event_log.wait_for(cut + 1, step="started")
     held_until(leases, task.id, lambda: event_log.events(ended=task.id))

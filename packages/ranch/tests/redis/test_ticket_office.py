@@ -76,10 +76,10 @@ def test_a_short_way_creates_no_client_and_sends_one_command(office, tcp_proxy):
     assert dict(proxy.commands) == {"LPUSH": 5}
 
 
-def test_a_broken_connection_is_replaced_and_no_ticket_is_missing(office, redis_client):
+def test_a_broken_connection_is_replaced_and_no_ticket_is_missing(office, cut_connections):
     opened = office()
     opened.send(2)
-    redis_client.client_kill_filter(_type="normal", skipme=True)
+    cut_connections()
     opened.send(3)
     assert len(opened.seen()) >= 5
 

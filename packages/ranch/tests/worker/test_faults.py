@@ -154,7 +154,9 @@ def _entries(fair):
     return backlog.client.hvals(backlog.keys[0])
 
 
-def test_flushed_scripts_and_cut_connections_lose_nothing(fair, worker, balanced, event_log, redis_client):
+def test_flushed_scripts_and_cut_connections_lose_nothing(
+    fair, worker, balanced, event_log, redis_client, cut_connections
+):
     """SCRIPT FLUSH and CLIENT KILL again and again; the broker is on the same server."""
     for number in range(300):
         fair.slow.lru_delay(f"c{number % 5}", f"t{number}", 0.03)
@@ -166,7 +168,7 @@ def test_flushed_scripts_and_cut_connections_lose_nothing(fair, worker, balanced
         seen = len(event_log.events(what="end"))
         redis_client.script_flush()
         if rounds % 3 == 0:
-            redis_client.client_kill_filter(_type="normal", skipme=True)
+            cut_connections()
         rounds += 1
         eventually(lambda seen=seen: len(event_log.events(what="end")) > seen, timeout=60)
     settled(balanced, submitted=300, done=300, dead=0)

@@ -130,6 +130,16 @@ def redis_client(redis_url: str) -> Iterator[redis.Redis]:
 
 
 @pytest.fixture
+def cut_connections(redis_client: redis.Redis) -> Iterator[Callable[[], int]]:
+    """Cuts all connections to the private server but the fixture's own, and returns how many there were.
+
+    kombu's are shared by all applications of a process: the next test begins with new ones.
+    """
+    yield lambda: int(redis_client.client_kill_filter(_type="normal", skipme=True))
+    pools.reset()
+
+
+@pytest.fixture
 def replicated_pair() -> Iterator[tuple[LocalServer, LocalServer]]:
     """A primary of this test's own, and its replica, which has caught up."""
     with LocalServer() as primary, LocalServer(config={"replicaof": ["127.0.0.1", str(primary.port)]}) as replica:
