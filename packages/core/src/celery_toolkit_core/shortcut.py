@@ -9,7 +9,6 @@ redis-py's, as everywhere, and so is the pool; of its connections a few stay wit
 from __future__ import annotations
 
 import inspect
-import logging
 import os
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
@@ -20,11 +19,14 @@ from redis.connection import ConnectionPool
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
+from .lines import Line, pass_on
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from .lines import Answers
+
     Word = str | bytes | float
-    Answers = list[tuple[Callable[[Any], None], Any]]
 
 
 def _pristine(name: str) -> Any:
@@ -38,8 +40,6 @@ _EXECUTE = _pristine("execute_command")
 # Before redis-py 5.3 a pool wants to know what for.
 _WANTS_NAME = inspect.signature(ConnectionPool.get_connection).parameters["command_name"].default is inspect._empty
 _MAY_MOVE = hasattr(redis.connection.AbstractConnection, "should_reconnect")
-
-logger = logging.getLogger(__name__)
 
 #: Answers that one connection keeps unread.
 UNHEARD = 32
@@ -60,60 +60,6 @@ class Words:
     def __init__(self, *words: str | bytes | int) -> None:
         self.words = words
         self.packed, _ = _pack(words, bytes)
-
-
-class Line:
-    """A connection that stays with us between two calls, and the answers on it that nobody has read yet.
-
-    Args:
-        connection: The connection.
-
-    Attributes:
-        unheard: Who waits for these answers, in their order.
-    """
-
-    __slots__ = ("connection", "unheard")
-
-    def __init__(self, connection: Any) -> None:
-        self.connection = connection
-        self.unheard: list[Callable[[Any], None]] = []
-
-    def send(self, packed: bytes) -> None:
-        """Send a command."""
-        if self.unheard:
-            # An unread answer would be taken for that to the PING of a health check.
-            self._check()
-        self.connection.send_packed_command((packed,), check_health=not self.unheard)
-
-    def ask(self, packed: bytes, meanwhile: Callable[[], None] | None, answers: Answers) -> Any:
-        """Send a command and read its answer, behind those that are still to be read: they are added to `answers`."""
-        self.send(packed)
-        if meanwhile is not None:
-            meanwhile()
-        if self.unheard:
-            self.hear(answers)
-        return self.connection.read_response()
-
-    def hear(self, answers: Answers) -> None:
-        """Read the answers that nobody has read, into `answers`."""
-        self._check()
-        while self.unheard:
-            try:
-                answer = self.connection.read_response()
-            except ResponseError as error:
-                answer = error
-            answers.append((self.unheard.pop(0), answer))
-
-    def _check(self) -> None:
-        # Who closes a client closes this connection, too; redis-py would open it anew, and the answers are gone.
-        if self.connection._sock is None:
-            raise RedisConnectionError("the connection was closed before its answers were read")
-
-    def fail(self, error: BaseException | None, answers: Answers) -> None:
-        """Nobody will read them: the error stands in their place."""
-        lost = error if isinstance(error, RedisError) else RedisConnectionError("its connection was dropped")
-        answers += [(heard, lost) for heard in self.unheard]
-        self.unheard.clear()
 
 
 class Shortcut:
@@ -202,7 +148,7 @@ class Shortcut:
         except BaseException as error:
             answers: Answers = []
             self._drop(line, error, answers)
-            _pass_on(answers)
+            pass_on(answers)
             if isinstance(error, RedisConnectionError):
                 return False
             raise
@@ -230,7 +176,7 @@ class Shortcut:
             else:
                 kept.append(line)
             finally:
-                _pass_on(answers)
+                pass_on(answers)
 
     def _evalsha(self, sha: str, keys: Sequence[str | Words], args: Sequence[Word | Words]) -> bytes:
         packed_keys, count = _pack(keys, self._encode)
@@ -278,7 +224,7 @@ class Shortcut:
                 return answer
             finally:
                 if answers:
-                    _pass_on(answers)
+                    pass_on(answers)
         return self._ask_of_pool(name, packed)
 
     def _drop(self, line: Line, error: BaseException | None, answers: Answers) -> None:
@@ -305,15 +251,6 @@ class Shortcut:
                 kept.append(Line(connection))
             else:
                 pool.release(connection)
-
-
-def _pass_on(answers: Answers) -> None:
-    """Give answers to those who wait for them; when the connection is back with the others, for they may ask again."""
-    for heard, answer in answers:
-        try:
-            heard(answer)
-        except Exception:
-            logger.exception("An answer of Redis was lost on %r", heard)
 
 
 def flat(words: Sequence[Word | Words]) -> list[Any]:
