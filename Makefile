@@ -4,8 +4,8 @@
 SHELL := /bin/sh
 UV = "$$(sh tools/uv.sh)"
 PYTHON = .venv/bin/python
-# Tests mostly wait for workers: four processes keep two cores busy. Each has servers of its own.
-PYTEST = $(PYTHON) -m pytest -n $(or $(JOBS),4) --dist loadgroup -m "not long and not alone"
+# Tests mostly wait for workers: three processes keep two cores busy. Each has servers of its own.
+PYTEST = $(PYTHON) -m pytest -n $(or $(JOBS),3) --dist loadgroup -m "not long and not alone"
 # What holds a promise in seconds runs after the others, by itself; 5 says that there was no such test.
 ALONE = $(PYTHON) -m pytest -m "alone and not long"
 # Only the public index may reach the lock, whatever this machine's settings say.

@@ -53,6 +53,8 @@ class Claims:
         self._reports: deque[Report] = deque()
         self._tickets: deque[Tickets] = deque()
         self._lock = Lock()
+        # Reports are on their way: what is told of an entry must not overtake what was told of it before.
+        self._carrying = Lock()
         self._sending: Job | None = None
         self._is_sending_soon = False
 
@@ -68,7 +70,9 @@ class Claims:
         """
         self.last_activity = monotonic()
         settings = self.ranch.settings
-        reports = self._take()
+        # While the keeper's thread sends some, it sends the rest as well.
+        carries = self._carrying.acquire(blocking=False)
+        reports = self._take() if carries else []
         try:
             answer = self.ranch.backlog.claim(
                 queue, ticket, token, lease=settings.lease, max_attempts=settings.max_attempts, reports=reports
@@ -76,6 +80,9 @@ class Claims:
         except BaseException:
             self._put_back(reports)
             raise
+        finally:
+            if carries:
+                self._carrying.release()
         self._issue(answer.tickets)
         self._note_late(answer.late)
         if answer.claimed is not None:
@@ -100,14 +107,15 @@ class Claims:
         """Send what no claim has carried, then publish the tickets that scripts have asked for."""
         self._is_sending_soon = False
         while self._reports:
-            reports = self._take()
-            if not reports:
-                break
-            try:
-                late, tickets = self.ranch.backlog.report(reports)
-            except BaseException:
-                self._put_back(reports)
-                raise
+            with self._carrying:
+                reports = self._take()
+                if not reports:
+                    break
+                try:
+                    late, tickets = self.ranch.backlog.report(reports)
+                except BaseException:
+                    self._put_back(reports)
+                    raise
             self._note_late(late)
             self._issue(tickets)
         tickets = []
