@@ -87,8 +87,11 @@ class Lock:
         try:
             args = (task_id, attempt, _ms(ttl), self.label, who)
             answer = self.store.run_replicated("reserve", (self.key,), args, meanwhile)
-        except TooFewReplicas:
-            # A reservation that cannot be given back ends by itself.
+        except Exception as error:
+            if isinstance(error, ToolkitError) and not isinstance(error, TooFewReplicas):
+                raise
+            # Taken, and of no use: too few have it, or what was done meanwhile failed. If it cannot be given back, it
+            # ends by itself.
             with suppress(ToolkitError):
                 self.cancel(task_id)
             raise

@@ -7,6 +7,7 @@ from contextlib import nullcontext
 
 import pytest
 from celery import Celery
+from kombu import pools
 from kombu.exceptions import LimitExceeded, SerializerNotInstalled
 
 from celery_heimdall import AlreadyQueuedError, HeimdallTask, Unique
@@ -87,6 +88,19 @@ def test_a_publish_that_fails_gives_it_back(make_task):
     with pytest.raises(SerializerNotInstalled):
         task.apply_async((1,), serializer="unknown")
     assert is_at_hand(task.app)
+
+
+def test_a_producer_that_cannot_be_taken_leaves_no_lock(make_task):
+    """As after any publish that fails: the caller sees the error, and the key is free at once."""
+    task = make_task()
+    before = [lock["key"] for lock in locks(task.heimdall_store)]
+    task.app.producer_pool.force_close_all(close_pool=True)
+    try:
+        with pytest.raises(RuntimeError, match="closed pool"):
+            task.delay(1)
+    finally:
+        pools.reset()  # all applications of the process share it
+    assert [lock["key"] for lock in locks(task.heimdall_store)] == before
 
 
 def test_the_callers_own_is_used_and_left_to_them(make_task):
